@@ -1,0 +1,108 @@
+"""What cost and search must know of a serving engine, as data; and what an engine makes of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from planner.core.hardware import GpuSpec
+from planner.core.model import ModelSpec
+from planner.core.plan import EngineLimits, Parallelism, Plan
+from planner.core.topology import Topology
+from planner.units import Bytes
+
+BudgetRule = Literal["fraction-of-total", "fraction-of-free"]
+
+
+@dataclass(frozen=True, slots=True)
+class CustomAllReduce:
+    """Gates of an engine's own all-reduce kernel; outside them the engine calls NCCL.
+
+    ``max_bytes`` is by compute capability major, then group size; a group size that is not there has no kernel.
+    """
+
+    max_bytes: Mapping[int, Mapping[int, int]]
+    source: str
+
+    def limit(self, compute_capability: tuple[int, int] | None, ranks: int) -> int:
+        """Largest message in bytes the kernel takes for this group; 0 where it does not run."""
+        major = compute_capability[0] if compute_capability else 0
+        sizes = self.max_bytes.get(major, self.max_bytes.get(0, {}))
+        return sizes.get(ranks, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """An engine as the cost model and the search see it.
+
+    ``batches_in_flight`` is the engine's limit by pipeline depth. ``chunk_pipelining`` is how much of the ideal
+    overlap the chunks of one prompt reach in a pipeline (0 none, 1 all). ``pipeline_tensors`` is how many hidden-size
+    tensors cross a stage boundary, each sliced over the tensor-parallel ranks where ``pipeline_sliced``.
+    ``stack`` is the name under which its all-reduce was measured (``data/calibration``).
+    """
+
+    name: str
+    version: str
+    stack: str
+    budget_rule: BudgetRule
+    memory_fraction: float
+    block_tokens: int
+    vocabulary_multiple: int
+    custom_all_reduce: CustomAllReduce
+    batches_in_flight: Callable[[int], int]
+    chunk_pipelining: float
+    pipeline_tensors: int
+    pipeline_sliced: bool
+    default_limits: Callable[[GpuSpec, Bytes], EngineLimits]
+    expert_degrees: Callable[[int, int], tuple[int, ...]]
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchProcess:
+    """One process to start: on which host, for which replica, its argument vector and its environment."""
+
+    node: str
+    replica: int
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """Everything to start: argument vectors, never a shell string; files by name."""
+
+    processes: tuple[LaunchProcess, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What a module of ``planner.engines`` offers as ``ENGINE``."""
+
+    traits: EngineTraits
+    launch: Callable[[Plan, ModelSpec, Topology], LaunchSpec]
+
+
+def replicated_kv_heads(kv_heads: int, tensor: int) -> int:
+    """KV heads on one rank: a shard, or one replicated head where there are more ranks than heads.
+
+    >>> replicated_kv_heads(8, 4), replicated_kv_heads(8, 16)
+    (2, 1)
+    """
+    return max(1, kv_heads // tensor)
+
+
+__all__ = [
+    "BudgetRule",
+    "CustomAllReduce",
+    "Engine",
+    "EngineLimits",
+    "EngineTraits",
+    "LaunchProcess",
+    "LaunchSpec",
+    "Parallelism",
+    "replicated_kv_heads",
+]

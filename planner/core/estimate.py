@@ -1,0 +1,108 @@
+"""What a plan costs: breakdowns that sum to their totals, memory per stage, and the serving metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.units import Bytes, Seconds
+
+Confidence = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Named parts of a time, in seconds. The total is their sum and nothing else."""
+
+    parts: Mapping[str, Seconds]
+
+    @property
+    def total(self) -> Seconds:
+        """The sum of the parts."""
+        return Seconds(sum(self.parts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """Memory of one GPU of a pipeline stage, in bytes. The KV cache is the pool the engine reserves."""
+
+    weights: Bytes
+    kv_cache: Bytes
+    activation: Bytes
+    overhead: Bytes
+    capacity: Bytes
+
+    @property
+    def total(self) -> Bytes:
+        """All that the engine takes of the GPU."""
+        return Bytes(self.weights + self.kv_cache + self.activation + self.overhead)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveTime:
+    """How long a collective takes on one group, how it is done, what it waits for, and how sure we are."""
+
+    time: Seconds
+    algorithm: str
+    limiting_link: str | None
+    confidence: Confidence
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Communication:
+    """What the wires cost. Per layer: all the all-reduces of one layer, of the slowest group. Per boundary: the
+    slowest hop from one pipeline stage to the next.
+    """
+
+    all_reduce_decode: CollectiveTime | None
+    all_reduce_prefill: CollectiveTime | None
+    all_reduces_per_layer: int
+    point_to_point_decode: Seconds
+    point_to_point_prefill: Seconds
+    limiting_link: str | None
+    confidence: Confidence
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineUse:
+    """How busy the stages are. ``bubble_ratio`` is idle over total time, (P-1)/(M+P-1)."""
+
+    prefill_micro_batches: int
+    bubble_ratio: float
+    decode_micro_batches: int
+    batches_in_flight: int
+    idle_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """Relative half-width of each figure (0.25 is ±25 %), and why it is that wide."""
+
+    ttft: float
+    tpot: float
+    throughput: float
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one plan does for one workload. Times are those of the slowest replica, throughput of all together."""
+
+    memory: tuple[StageMemory, ...]
+    kv_cache_tokens: int
+    max_concurrency: int
+    communication: Communication
+    pipeline: PipelineUse
+    decode: Breakdown
+    prefill: Breakdown
+    ttft: Seconds
+    tpot: Seconds
+    output_tokens_per_second: float
+    uncertainty: Uncertainty
+    assumptions: tuple[str, ...] = ()
+
+    def latency(self, output_tokens: int) -> Seconds:
+        """From request to last token."""
+        return Seconds(self.ttft + self.tpot * (output_tokens - 1))

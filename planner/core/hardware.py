@@ -1,0 +1,85 @@
+"""What a data sheet says of a GPU, and what links of each kind carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from planner.units import Bytes, BytesPerSecond, FlopPerSecond
+
+Fabric = Literal["nvswitch", "nvlink-hybrid", "xgmi-mesh", "pcie"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLinks:
+    """A GPU's NVLinks (or Infinity Fabric links): how many, and what one carries in one direction.
+
+    ``domain`` is how many GPUs one NVSwitch domain joins over several hosts; 1 where it ends at the host.
+    """
+
+    generation: str
+    links: int
+    bandwidth_per_link: BytesPerSecond
+    domain: int = 1
+
+    @property
+    def bandwidth(self) -> BytesPerSecond:
+        """All links together, one direction, line rate."""
+        return BytesPerSecond(self.links * self.bandwidth_per_link)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """Data sheet of one GPU. FLOP/s are dense, bandwidths one direction.
+
+    ``compute`` is by dtype: ``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``; what the hardware lacks is absent.
+    ``compute_capability`` is CUDA's ``(major, minor)``, ``None`` for other vendors.
+    """
+
+    name: str
+    vendor: str
+    architecture: str
+    compute_capability: tuple[int, int] | None
+    memory: Bytes
+    memory_bandwidth: BytesPerSecond
+    compute: Mapping[str, FlopPerSecond]
+    peer_links: PeerLinks | None
+    pcie_generation: int
+    pcie_lanes: int
+    pcie_peer_to_peer: bool
+    fabric: Fabric
+
+    @property
+    def half_precision(self) -> FlopPerSecond:
+        """Dense 16-bit tensor throughput: bf16, or fp16 where there is no bf16."""
+        return self.compute.get("bf16") or self.compute["fp16"]
+
+    def rate(self, dtype: str) -> FlopPerSecond:
+        """Dense throughput for matrix products in ``dtype``; in 16 bit where the hardware has no such units."""
+        return self.compute.get(dtype) or self.half_precision
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRates:
+    """What links carry: line rates by PCIe generation, and what collectives reach on each kind (``data/links.yaml``).
+
+    ``pcie_lane_peak`` and ``pcie_lane_achieved`` are B/s one direction of one lane, by generation.
+    ``nvlink_achieved`` is, by minimum compute capability, what one link achieves.
+    ``socket_by_pcie_generation`` is the assumed socket interconnect of hosts of that PCIe generation.
+    """
+
+    pcie_lane_peak: Mapping[int, BytesPerSecond]
+    pcie_lane_achieved: Mapping[int, BytesPerSecond]
+    nvlink_achieved: tuple[tuple[tuple[int, int], BytesPerSecond], ...]
+    nvlink_unknown: BytesPerSecond
+    xgmi_efficiency: float
+    network_efficiency: float
+    socket_by_pcie_generation: Mapping[int, BytesPerSecond]
+
+    def nvlink_link(self, compute_capability: tuple[int, int] | None) -> BytesPerSecond:
+        """What one NVLink of a GPU of this compute capability achieves in one direction, in B/s."""
+        if compute_capability is None:
+            return self.nvlink_unknown
+        reached = [rate for least, rate in self.nvlink_achieved if compute_capability >= least]
+        return reached[-1] if reached else self.nvlink_unknown

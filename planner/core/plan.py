@@ -1,0 +1,80 @@
+"""A plan: degrees, which GPU is which rank, how layers are split, and the limits the engine is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Group = tuple[int, ...]
+"""Ordered GPU indices that talk in a collective: one tensor-parallel group."""
+
+Replica = tuple[Group, ...]
+"""The pipeline stages of one replica, each a tensor-parallel group."""
+
+Placement = tuple[Replica, ...]
+"""Replica → stage → tensor-parallel rank → GPU index."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Parallelism:
+    """Degrees. ``expert`` is 1 (experts sharded like any matrix), ``tensor`` (experts spread over one replica) or
+    ``tensor × data`` (attention data parallel: replicas share the experts and step together).
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    expert: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs it takes."""
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def gpus_per_replica(self) -> int:
+        """How many GPUs one replica takes."""
+        return self.tensor * self.pipeline
+
+    @property
+    def attention_data_parallel(self) -> bool:
+        """Whether the replicas share their experts."""
+        return self.data > 1 and self.expert > self.tensor
+
+    def __str__(self) -> str:
+        expert = f" EP {self.expert}" if self.expert > 1 else ""
+        return f"TP {self.tensor} × PP {self.pipeline} × DP {self.data}{expert}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """Limits the engine is told: sequences and tokens of one step, longest request, share of memory.
+
+    ``max_sequences``, ``max_batched_tokens`` and ``max_model_tokens`` are of one replica.
+    """
+
+    max_sequences: int
+    max_batched_tokens: int
+    memory_fraction: float
+    max_model_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything an engine needs to start what was priced."""
+
+    parallelism: Parallelism
+    placement: Placement
+    layer_partition: tuple[int, ...]
+    limits: EngineLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """The answer no, with its proof: which rule, what there is, what is needed, and what would do."""
+
+    parallelism: Parallelism
+    rule: str
+    have: float
+    need: float
+    message: str
+    unit: str = ""

@@ -1,0 +1,223 @@
+"""Devices and the links between them. A link is a shared resource: two flows through it split it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Literal
+
+from planner.core.finding import Finding
+from planner.core.unknown import Unknown
+from planner.errors import BadInput
+from planner.units import Bytes, BytesPerSecond
+
+PeerToPeer = Literal["enabled", "disabled", "unknown"]
+Basis = Literal["peak", "achieved"]
+OriginKind = Literal["probed", "capture", "written", "short-spec"]
+
+
+class DeviceKind(StrEnum):
+    """What a node of the graph is."""
+
+    GPU = "gpu"
+    NIC = "nic"
+    PCIE_SWITCH = "pcie-switch"
+    HOST_BRIDGE = "host-bridge"
+    SOCKET = "socket"  # one NUMA node: nvidia-smi tells no finer
+    NVSWITCH = "nvswitch"  # all switches of a domain as one node, as NCCL does
+    NETWORK = "network"
+
+
+class LinkKind(StrEnum):
+    """What joins two devices."""
+
+    NVLINK = "nvlink"
+    XGMI = "xgmi"
+    PCIE = "pcie"
+    SOCKET = "socket-interconnect"
+    NETWORK = "network"
+
+
+PEER_LINKS = frozenset({LinkKind.NVLINK, LinkKind.XGMI})
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, NIC, switch, host bridge or socket.
+
+    ``id`` is unique in the topology. ``host`` is the host's name, empty for what hosts share (a network, an NVLink
+    domain over several hosts). ``index`` is a GPU's index on its host, as ``nvidia-smi`` counts. ``hardware`` is a
+    GPU's name in ``data/gpus``, ``None`` while nobody has said. ``memory`` overrides the data sheet.
+    """
+
+    id: str
+    kind: DeviceKind
+    host: str = ""
+    index: int | None = None
+    hardware: str | None = None
+    memory: Bytes | None = None
+    numa_node: int | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A cable or bus between two devices.
+
+    ``bandwidth`` is one direction, in B/s; every link here is full duplex. ``basis`` says whether it is the line rate
+    (``peak``) or what transfers reach (``achieved``). ``count`` is NVLink bricks or PCIe lanes. ``achieved`` is what
+    the cost model uses, filled in once the hardware is known (:func:`planner.graph.equip.equip`).
+    """
+
+    a: str
+    b: str
+    kind: LinkKind
+    bandwidth: BytesPerSecond | Unknown = Unknown("not stated")  # noqa: RUF009 - frozen, so safe to share
+    basis: Basis = "peak"
+    count: int | None = None
+    generation: int | None = None
+    source: str = ""
+    achieved: BytesPerSecond | None = None
+
+    @property
+    def name(self) -> str:
+        """The link as people say it: ``gpu0–switch1``."""
+        return f"{self.a}–{self.b}"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One machine. ``peer_to_peer`` is whether its driver lets GPUs copy to each other over PCIe."""
+
+    name: str
+    peer_to_peer: PeerToPeer = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a topology came from: a topology read from a file knows that it is not this machine."""
+
+    kind: OriginKind
+    source: str
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Devices, links and where they came from.
+
+    ``observed`` holds link classes, by pair of device ids, that a capture states and the tree cannot express
+    (an asymmetric matrix, say): the capture's word is kept.
+    """
+
+    name: str
+    hosts: tuple[Host, ...]
+    devices: tuple[Device, ...]
+    links: tuple[Link, ...]
+    origin: Origin
+    description: str = ""
+    observed: tuple[tuple[str, str, str], ...] = ()
+    findings: tuple[Finding, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def gpus(self) -> tuple[Device, ...]:
+        """The GPUs; a GPU's index in every plan is its place here (on one host: the host's own index)."""
+        order = {host.name: place for place, host in enumerate(self.hosts)}
+        found = (device for device in self.devices if device.kind is DeviceKind.GPU)
+        return tuple(sorted(found, key=lambda gpu: (order.get(gpu.host, -1), gpu.index if gpu.index is not None else -1)))
+
+    @cached_property
+    def by_id(self) -> dict[str, Device]:
+        """Devices by id."""
+        return {device.id: device for device in self.devices}
+
+    @cached_property
+    def gpus_of_host(self) -> dict[str, tuple[int, ...]]:
+        """For each host in order, the indices (in :attr:`gpus`) of its GPUs."""
+        return {
+            host.name: tuple(place for place, gpu in enumerate(self.gpus) if gpu.host == host.name) for host in self.hosts
+        }
+
+    @property
+    def hardware(self) -> tuple[str, ...]:
+        """The distinct GPU models, in order of appearance; those not named are left out."""
+        return tuple(dict.fromkeys(gpu.hardware for gpu in self.gpus if gpu.hardware is not None))
+
+    def nics(self, host: str) -> tuple[Device, ...]:
+        """The network cards of a host."""
+        return tuple(device for device in self.devices if device.kind is DeviceKind.NIC and device.host == host)
+
+    def check(self) -> None:
+        """Raise ``BadInput``, naming the place, if the graph breaks an invariant."""
+        for problem in self._problems():
+            raise BadInput(problem, path=self.name)
+
+    def _problems(self) -> Iterator[str]:
+        for identifier, count in Counter(device.id for device in self.devices).items():
+            if count > 1:
+                yield f"device {identifier!r} is there {count} times"
+        hosts = {host.name for host in self.hosts}
+        if len(hosts) != len(self.hosts):
+            yield "two hosts have the same name"
+        if not self.gpus:
+            yield "no GPU in it"
+        for device in self.devices:
+            if device.host and device.host not in hosts:
+                yield f"device {device.id!r} is on host {device.host!r}, which is not listed"
+        for host, gpus in self.gpus_of_host.items():
+            indices = [self.gpus[gpu].index for gpu in gpus]
+            if None in indices or len(set(indices)) != len(indices):
+                yield f"the GPUs of host {host!r} need an index each, all different; found {indices}"
+        for link in self.links:
+            yield from self._link_problems(link)
+        yield from self._tree_problems()
+
+    def _link_problems(self, link: Link) -> Iterator[str]:
+        ends = [self.by_id.get(link.a), self.by_id.get(link.b)]
+        for identifier, end in zip((link.a, link.b), ends, strict=True):
+            if end is None:
+                yield f"link {link.name} ends at {identifier!r}, which is no device"
+        if link.a == link.b:
+            yield f"link {link.name} joins a device to itself"
+        if not isinstance(link.bandwidth, Unknown) and link.bandwidth <= 0:
+            yield f"link {link.name} has no bandwidth"
+        if link.count is not None and link.count < 1:
+            yield f"link {link.name} has a count of {link.count}"
+        allowed = _ENDS[link.kind]
+        for end in ends:
+            if end is not None and end.kind not in allowed:
+                yield f"a {link.kind} link cannot end at {end.kind} {end.id!r}"
+
+    def _tree_problems(self) -> Iterator[str]:
+        """PCIe is a tree: every device hangs, by exactly one way, from one socket."""
+        root = {device.id: device.id for device in self.devices}
+
+        def find(identifier: str) -> str:
+            while root[identifier] != identifier:
+                identifier = root[identifier]
+            return identifier
+
+        for link in self.links:
+            if link.kind is LinkKind.PCIE and link.a in root and link.b in root:
+                ends = find(link.a), find(link.b)
+                if ends[0] == ends[1]:
+                    yield f"PCIe link {link.name} closes a loop; PCIe is a tree"
+                root[ends[0]] = ends[1]
+        sockets = Counter(find(device.id) for device in self.devices if device.kind is DeviceKind.SOCKET)
+        for device in self.devices:
+            if device.kind in {DeviceKind.GPU, DeviceKind.NIC} and sockets[find(device.id)] != 1:
+                yield f"{device.kind} {device.id!r} hangs from {sockets[find(device.id)]} sockets; expected exactly one"
+
+
+_ENDS: dict[LinkKind, frozenset[DeviceKind]] = {
+    LinkKind.NVLINK: frozenset({DeviceKind.GPU, DeviceKind.NVSWITCH}),
+    LinkKind.XGMI: frozenset({DeviceKind.GPU}),
+    LinkKind.PCIE: frozenset(
+        {DeviceKind.GPU, DeviceKind.NIC, DeviceKind.PCIE_SWITCH, DeviceKind.HOST_BRIDGE, DeviceKind.SOCKET}
+    ),
+    LinkKind.SOCKET: frozenset({DeviceKind.SOCKET}),
+    LinkKind.NETWORK: frozenset({DeviceKind.NIC, DeviceKind.NETWORK}),
+}

@@ -1,0 +1,1 @@
+"""YAML and JSON documents ⇄ core. The only rooms that know pydantic and yaml."""

@@ -1,0 +1,274 @@
+"""A topology as YAML ⇄ :class:`planner.core.topology.Topology`.
+
+Hosts that are alike are written once, with ``count``. Device ids are those of the host (``gpu0``); in the graph of
+several hosts they carry the host's name (``node1/gpu0``). A link end that starts with ``/`` is a shared device: a
+network, or an NVLink domain over several hosts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from planner.core.topology import (
+    Basis,
+    Device,
+    DeviceKind,
+    Host,
+    Link,
+    LinkKind,
+    Origin,
+    OriginKind,
+    PeerToPeer,
+    Topology,
+)
+from planner.core.unknown import Unknown
+from planner.documents import strict_yaml
+from planner.documents.base import SCHEMA_VERSION, Bandwidth, Document, Size, validate
+from planner.errors import BadInput, PlannerError
+from planner.units import Bytes, BytesPerSecond, write_quantity
+
+MAX_HOSTS = 4096
+
+
+class DeviceDocument(Document):
+    """A device of a host, or a shared one."""
+
+    id: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    kind: Literal["gpu", "nic", "pcie-switch", "host-bridge", "socket", "nvswitch", "network"]
+    index: int | None = Field(default=None, ge=0)
+    gpu: str | None = None
+    memory: Size | None = None
+    numa_node: int | None = Field(default=None, ge=0)
+    label: str = ""
+
+
+class LinkDocument(Document):
+    """A link between two devices; where the bandwidth is left out it follows from the hardware."""
+
+    between: list[str] = Field(min_length=2, max_length=2)
+    kind: Literal["nvlink", "xgmi", "pcie", "socket-interconnect", "network"]
+    bandwidth: Bandwidth | None = None
+    basis: Basis = "peak"
+    count: int | None = Field(default=None, ge=1)
+    generation: int | None = Field(default=None, ge=1)
+    source: str = ""
+
+
+class HostDocument(Document):
+    """One machine, or ``count`` machines alike."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    count: int = Field(default=1, ge=1, le=MAX_HOSTS)
+    peer_to_peer: PeerToPeer = "unknown"
+    devices: list[DeviceDocument]
+    links: list[LinkDocument]
+
+
+class OriginDocument(Document):
+    """Where it came from."""
+
+    kind: OriginKind
+    source: str
+    assumptions: list[str] = []
+
+
+class ObservedDocument(Document):
+    """A link class a capture states that the tree cannot express."""
+
+    pair: list[str] = Field(min_length=2, max_length=2)
+    link_class: str
+
+
+class SharedDocument(Document):
+    """What hosts share."""
+
+    devices: list[DeviceDocument] = []
+    links: list[LinkDocument] = []
+
+
+class TopologyDocument(Document):
+    """The whole file."""
+
+    schema_version: int
+    name: str = Field(min_length=1)
+    description: str = ""
+    aliases: list[str] = []
+    origin: OriginDocument
+    hosts: list[HostDocument] = Field(min_length=1)
+    shared: SharedDocument = SharedDocument()
+    observed: list[ObservedDocument] = []
+
+
+def parse_topology(text: str, name: str) -> Topology:
+    """A topology document. Raises ``BadInput`` with file and path for anything amiss, the graph's invariants included."""
+    document = validate(TopologyDocument, strict_yaml.load(text, name), name)
+    hosts: list[Host] = []
+    devices = [_device(item, "") for item in document.shared.devices]
+    links = [_link(item, "") for item in document.shared.links]
+    total = sum(item.count for item in document.hosts)
+    for item in document.hosts:
+        for number in range(item.count):
+            host = f"{item.name}{number}" if item.count > 1 else item.name
+            prefix = f"{host}/" if total > 1 else ""
+            hosts.append(Host(host, item.peer_to_peer))
+            devices += [_device(device, host, prefix) for device in item.devices]
+            links += [_link(link, prefix) for link in item.links]
+    topology = Topology(
+        name=document.name,
+        hosts=tuple(hosts),
+        devices=tuple(devices),
+        links=tuple(links),
+        origin=Origin(document.origin.kind, document.origin.source, tuple(document.origin.assumptions)),
+        description=document.description,
+        observed=tuple((item.pair[0], item.pair[1], item.link_class) for item in document.observed),
+    )
+    try:
+        topology.check()
+    except PlannerError as error:
+        raise BadInput(error.problem, path=name, hint=error.hint) from None
+    return topology
+
+
+def _device(item: DeviceDocument, host: str, prefix: str = "") -> Device:
+    return Device(
+        id=prefix + item.id,
+        kind=DeviceKind(item.kind),
+        host=host,
+        index=item.index,
+        hardware=item.gpu,
+        memory=Bytes(item.memory) if item.memory is not None else None,
+        numa_node=item.numa_node,
+        label=item.label,
+    )
+
+
+def _link(item: LinkDocument, prefix: str) -> Link:
+    a, b = (end[1:] if end.startswith("/") else prefix + end for end in item.between)
+    return Link(
+        a=a,
+        b=b,
+        kind=LinkKind(item.kind),
+        bandwidth=BytesPerSecond(item.bandwidth) if item.bandwidth is not None else Unknown("not stated"),
+        basis=item.basis,
+        count=item.count,
+        generation=item.generation,
+        source=item.source,
+    )
+
+
+def dump_topology(topology: Topology) -> str:
+    """The document of a topology; :func:`parse_topology` reads back an equal graph."""
+    several = len(topology.hosts) > 1
+    hosts = []
+    for host in topology.hosts:
+        prefix = f"{host.name}/" if several else ""
+        hosts.append(
+            {
+                "name": host.name,
+                "peer_to_peer": host.peer_to_peer,
+                "devices": [_device_out(device, prefix) for device in topology.devices if device.host == host.name],
+                "links": [_link_out(link, prefix) for link in topology.links if _owner(topology, link) == host.name],
+            }
+        )
+    shared = {
+        "devices": [_device_out(device, "") for device in topology.devices if not device.host],
+        "links": [_link_out(link, "") for link in topology.links if not _owner(topology, link)],
+    }
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "name": topology.name,
+        "description": topology.description,
+        "origin": {
+            "kind": topology.origin.kind,
+            "source": topology.origin.source,
+            "assumptions": list(topology.origin.assumptions),
+        },
+        "hosts": _folded(hosts),
+        "shared": shared,
+        "observed": [{"pair": [a, b], "link_class": link_class} for a, b, link_class in topology.observed],
+    }
+    return _write(document)
+
+
+def _owner(topology: Topology, link: Link) -> str:
+    """The host a link is written under: that of either end."""
+    return topology.by_id[link.a].host or topology.by_id[link.b].host
+
+
+def _device_out(device: Device, prefix: str) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "id": device.id.removeprefix(prefix),
+            "kind": str(device.kind),
+            "index": device.index,
+            "gpu": device.hardware,
+            "memory": write_quantity(device.memory, "size") if device.memory is not None else None,
+            "numa_node": device.numa_node,
+            "label": device.label,
+        }
+    )
+
+
+def _link_out(link: Link, prefix: str) -> dict[str, Any]:
+    known = not isinstance(link.bandwidth, Unknown)
+    ends = [end.removeprefix(prefix) if not prefix or end.startswith(prefix) else f"/{end}" for end in (link.a, link.b)]
+    return _without_empty(
+        {
+            "between": ends,
+            "kind": str(link.kind),
+            "bandwidth": write_quantity(link.bandwidth, "bandwidth") if not isinstance(link.bandwidth, Unknown) else None,
+            "basis": link.basis if known and link.basis != "peak" else None,
+            "count": link.count,
+            "generation": link.generation,
+            "source": link.source,
+        }
+    )
+
+
+def _without_empty(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if value is not None and value != ""}
+
+
+def _folded(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs of hosts named PREFIX0, PREFIX1, … that are otherwise equal, written once with a count."""
+    first = hosts[0]
+    stem = first["name"].removesuffix("0")
+    alike = [
+        host["name"] == f"{stem}{number}" and {**host, "name": ""} == {**first, "name": ""}
+        for number, host in enumerate(hosts)
+    ]
+    if len(hosts) > 1 and all(alike):
+        return [{"name": stem, "count": len(hosts), **{key: value for key, value in first.items() if key != "name"}}]
+    return hosts
+
+
+def _write(document: dict[str, Any]) -> str:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Block style, devices and links one to a line."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    class OneLine(dict[str, Any]):
+        """A mapping written in one line."""
+
+    Dumper.add_representer(str, lambda dumper, data: dumper.represent_str(data) if strict_yaml.is_plain(data) else dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"'))
+    Dumper.add_representer(
+        OneLine, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
+    )
+    for holder in [*document["hosts"], document["shared"]]:
+        holder["devices"] = [OneLine(device) for device in holder["devices"]]
+        holder["links"] = [OneLine(link) for link in holder["links"]]
+    if not document["shared"]["devices"]:
+        del document["shared"]
+    for key in ("observed", "description"):
+        if not document[key]:
+            del document[key]
+    if not document["origin"]["assumptions"]:
+        del document["origin"]["assumptions"]
+    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
+    return text

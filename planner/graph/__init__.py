@@ -1,0 +1,1 @@
+"""Questions about a topology: how two GPUs reach each other, what a group shares, which GPUs are interchangeable."""

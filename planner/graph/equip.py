@@ -1,0 +1,114 @@
+"""Fill in what the hardware implies: NVLink and PCIe bandwidths from data sheets, what transfers reach on each link.
+
+A topology says which cables there are; the GPU's data sheet says what one carries. Every default is written into
+the origin's assumptions, so that it stays visible in every answer that leans on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from planner.core.hardware import GpuSpec, LinkRates
+from planner.core.topology import Device, DeviceKind, Link, LinkKind, Topology
+from planner.core.unknown import Unknown
+from planner.units import BytesPerSecond
+
+DEFAULT_LANES = 16
+
+
+def equip(topology: Topology, specs: Mapping[str, GpuSpec], rates: LinkRates) -> Topology:
+    """``topology`` with a bandwidth and an achieved rate on every link; ``specs`` holds the GPU models by name.
+
+    Every GPU of the topology must be named. A link that already states a bandwidth keeps it.
+    """
+    links, assumptions = [], dict.fromkeys(topology.origin.assumptions)
+    hosts = []
+    for host in topology.hosts:
+        gpus = [specs[gpu.hardware or ""] for gpu in topology.gpus if gpu.host == host.name]
+        barred = sorted({gpu.name for gpu in gpus if not gpu.pcie_peer_to_peer})
+        if host.peer_to_peer == "unknown" and barred and len(gpus) > 1:
+            host = replace(host, peer_to_peer="disabled")
+            assumptions[f"no peer-to-peer over PCIe: the driver does not offer it on {', '.join(barred)}"] = None
+        hosts.append(host)
+    fill = _Fill(topology, specs, rates)
+    for link in topology.links:
+        filled, assumption = fill(link)
+        links.append(filled)
+        if assumption:
+            assumptions[assumption] = None
+    origin = replace(topology.origin, assumptions=tuple(assumptions))
+    return replace(topology, hosts=tuple(hosts), links=tuple(links), origin=origin)
+
+
+class _Fill:
+    def __init__(self, topology: Topology, specs: Mapping[str, GpuSpec], rates: LinkRates) -> None:
+        self._topology = topology
+        self._specs = specs
+        self._rates = rates
+
+    def __call__(self, link: Link) -> tuple[Link, str]:
+        if link.kind is LinkKind.PCIE:
+            return self._pcie(link)
+        if link.kind in {LinkKind.NVLINK, LinkKind.XGMI}:
+            return self._peer(link)
+        if link.kind is LinkKind.SOCKET:
+            return self._socket(link)
+        return self._scaled(link, self._rates.network_efficiency), ""
+
+    def _gpus(self, devices: list[Device]) -> list[GpuSpec]:
+        return [self._specs[device.hardware or ""] for device in devices if device.kind is DeviceKind.GPU]
+
+    def _ends(self, link: Link) -> list[Device]:
+        return [self._topology.by_id[link.a], self._topology.by_id[link.b]]
+
+    def _host_gpus(self, link: Link) -> list[GpuSpec]:
+        hosts = {device.host for device in self._ends(link)}
+        return self._gpus([gpu for gpu in self._topology.gpus if gpu.host in hosts])
+
+    @staticmethod
+    def _scaled(link: Link, efficiency: float) -> Link:
+        if isinstance(link.bandwidth, Unknown):
+            return link
+        share = 1.0 if link.basis == "achieved" else efficiency
+        return replace(link, achieved=BytesPerSecond(link.bandwidth * share))
+
+    def _pcie(self, link: Link) -> tuple[Link, str]:
+        ends = self._gpus(self._ends(link))
+        generation = link.generation or max(gpu.pcie_generation for gpu in ends or self._host_gpus(link))
+        lanes = link.count or (ends[0].pcie_lanes if ends else DEFAULT_LANES)
+        assumed = link.generation is None and link.count is None and isinstance(link.bandwidth, Unknown)
+        peak = self._rates.pcie_lane_peak[generation]
+        if isinstance(link.bandwidth, Unknown):
+            link = replace(link, bandwidth=BytesPerSecond(lanes * peak))
+        note = "PCIe slots at the cards' full generation and width, switch and bridge uplinks x16 of the same generation"
+        efficiency = self._rates.pcie_lane_achieved[generation] / peak
+        link = replace(link, generation=generation, count=lanes)
+        return self._scaled(link, efficiency), note if assumed else ""
+
+    def _peer(self, link: Link) -> tuple[Link, str]:
+        gpus = self._gpus(self._ends(link))
+        known = [gpu for gpu in gpus if gpu.peer_links]
+        if link.kind is LinkKind.XGMI:
+            per_link = min((gpu.peer_links.bandwidth_per_link for gpu in known if gpu.peer_links), default=None)
+            reached = None if per_link is None else BytesPerSecond(per_link * self._rates.xgmi_efficiency)
+        else:
+            per_link = min((gpu.peer_links.bandwidth_per_link for gpu in known if gpu.peer_links), default=None)
+            reached = min(self._rates.nvlink_link(gpu.compute_capability) for gpu in known) if known else None
+        note = ""
+        if per_link is None or reached is None:
+            per_link = reached = self._rates.nvlink_unknown
+            names = ", ".join(sorted({gpu.name for gpu in gpus}))
+            note = f"{names} has no NVLink on its data sheet; each link counted as {per_link / 1e9:g} GB/s"
+        count = link.count or min((gpu.peer_links.links for gpu in known if gpu.peer_links), default=1)
+        if isinstance(link.bandwidth, Unknown):
+            link = replace(link, bandwidth=BytesPerSecond(count * per_link))
+        return self._scaled(replace(link, count=count), reached / per_link), note
+
+    def _socket(self, link: Link) -> tuple[Link, str]:
+        if not isinstance(link.bandwidth, Unknown):
+            return self._scaled(link, 1.0), ""
+        generation = max(gpu.pcie_generation for gpu in self._host_gpus(link))
+        rate = self._rates.socket_by_pcie_generation.get(generation, min(self._rates.socket_by_pcie_generation.values()))
+        note = f"socket interconnect {rate / 1e9:g} GB/s one way: the CPU is not known, usual with PCIe {generation}"
+        return replace(link, bandwidth=rate, basis="achieved", achieved=rate), note

@@ -1,0 +1,232 @@
+"""How two devices reach each other.
+
+The PCIe part of a host is a tree (socket → host bridge → switch → GPU); NVLinks lie on top of it. A path is a list of
+*directed* links, because every link is full duplex. The order of kinds from good to bad, and the names, are NCCL's
+(``src/graph/graph.h``) and ``nvidia-smi topo -m``'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+from planner.core.topology import PEER_LINKS, DeviceKind, LinkKind, Topology
+
+DirectedLink = tuple[int, bool]
+"""Index into ``topology.links``, and whether it is taken from ``a`` to ``b``."""
+
+
+class PathKind(IntEnum):
+    """How two devices reach each other, from good to bad."""
+
+    SELF = 0
+    NVLINK = 1
+    PIX = 2
+    PXB = 3
+    PHB = 4
+    NODE = 5
+    SYS = 6
+    NETWORK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The directed links from one device to another. ``staged`` if the bytes rest in host memory on the way."""
+
+    kind: PathKind
+    links: tuple[DirectedLink, ...]
+    staged: bool = False
+
+
+class Paths:
+    """All paths of a topology; computed once, asked often."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self._links_of: dict[str, list[int]] = {device.id: [] for device in topology.devices}
+        for number, link in enumerate(topology.links):
+            self._links_of[link.a].append(number)
+            self._links_of[link.b].append(number)
+        self._memo: dict[tuple[str, str], Path] = {}
+
+    @cached_property
+    def _parents(self) -> dict[str, tuple[str, int]]:
+        """For every device below a socket: the device above it and the link there."""
+        topology = self.topology
+        parents: dict[str, tuple[str, int]] = {}
+        edge = [device.id for device in topology.devices if device.kind is DeviceKind.SOCKET]
+        roots = set(edge)
+        while edge:
+            above = edge.pop()
+            for number in self._links_of[above]:
+                link = topology.links[number]
+                below = link.b if link.a == above else link.a
+                if link.kind is LinkKind.PCIE and below not in parents and below not in roots:
+                    parents[below] = (above, number)
+                    edge.append(below)
+        return parents
+
+    @cached_property
+    def _sockets(self) -> dict[frozenset[str], int]:
+        return {
+            frozenset((link.a, link.b)): number
+            for number, link in enumerate(self.topology.links)
+            if link.kind is LinkKind.SOCKET
+        }
+
+    @cached_property
+    def _peers(self) -> dict[str, dict[str, int]]:
+        """For every device with NVLinks: its neighbour → link."""
+        peers: dict[str, dict[str, int]] = {}
+        for number, link in enumerate(self.topology.links):
+            if link.kind in PEER_LINKS:
+                peers.setdefault(link.a, {})[link.b] = number
+                peers.setdefault(link.b, {})[link.a] = number
+        return peers
+
+    def directed(self, number: int, start: str) -> DirectedLink:
+        """Link ``number`` as taken by traffic that leaves ``start``."""
+        return number, self.topology.links[number].a == start
+
+    def ancestors(self, device: str) -> list[str]:
+        """The device, what it hangs from, and so on up to its socket."""
+        chain = [device]
+        while chain[-1] in self._parents:
+            chain.append(self._parents[chain[-1]][0])
+        return chain
+
+    def up(self, device: str, top: str) -> list[DirectedLink]:
+        """The directed links from ``device`` up the PCIe tree to its ancestor ``top``."""
+        links = []
+        while device != top:
+            above, number = self._parents[device]
+            links.append(self.directed(number, device))
+            device = above
+        return links
+
+    def down(self, top: str, device: str) -> list[DirectedLink]:
+        """The directed links from ``top`` down the PCIe tree to ``device``."""
+        return [(number, not forward) for number, forward in reversed(self.up(device, top))]
+
+    def nvlink(self, a: str, b: str) -> tuple[DirectedLink, ...] | None:
+        """The directed NVLinks from ``a`` to ``b``: a direct bridge, or through an NVSwitch they share."""
+        peers = self._peers.get(a, {})
+        if b in peers:
+            return (self.directed(peers[b], a),)
+        for middle, number in peers.items():
+            if self.topology.by_id[middle].kind is DeviceKind.NVSWITCH and middle in self._peers.get(b, {}):
+                return self.directed(number, a), self.directed(self._peers[b][middle], middle)
+        return None
+
+    def pcie_kind(self, a: str, b: str) -> PathKind:
+        """The class of the PCIe way between two devices, whatever NVLinks lie on top."""
+        if a == b:
+            return PathKind.SELF
+        if self.topology.by_id[a].host != self.topology.by_id[b].host:
+            return PathKind.NETWORK
+        above_a, above_b = self.ancestors(a), self.ancestors(b)
+        common = next((device for device in above_a if device in above_b), None)
+        if common is None:
+            return PathKind.SYS
+        between = above_a[1 : above_a.index(common)] + above_b[1 : above_b.index(common)] + [common]
+        kinds = [self.topology.by_id[device].kind for device in between]
+        if DeviceKind.SOCKET in kinds:
+            return PathKind.NODE
+        if DeviceKind.HOST_BRIDGE in kinds:
+            return PathKind.PHB
+        return PathKind.PIX if kinds.count(DeviceKind.PCIE_SWITCH) <= 1 else PathKind.PXB
+
+    def pcie(self, a: str, b: str) -> tuple[DirectedLink, ...]:
+        """The directed links of the PCIe way between two devices of one host."""
+        above_a, above_b = self.ancestors(a), self.ancestors(b)
+        common = next((device for device in above_a if device in above_b), None)
+        if common is not None:
+            return tuple(self.up(a, common) + self.down(common, b))
+        return tuple(self.up(a, above_a[-1]) + self._across(above_a[-1], above_b[-1]) + self.down(above_b[-1], b))
+
+    def _across(self, socket_a: str, socket_b: str) -> list[DirectedLink]:
+        number = self._sockets.get(frozenset((socket_a, socket_b)))
+        return [] if number is None else [self.directed(number, socket_a)]
+
+    def staged(self, a: str, b: str) -> tuple[DirectedLink, ...]:
+        """The directed links of a copy that rests in the memory of ``a``'s socket: up to it, then out to ``b``."""
+        socket_a, socket_b = self.ancestors(a)[-1], self.ancestors(b)[-1]
+        across = self._across(socket_a, socket_b) if socket_a != socket_b else []
+        return tuple(self.up(a, socket_a) + across + self.down(socket_b, b))
+
+    def direct(self, a: str, b: str) -> bool:
+        """Whether GPUs ``a`` and ``b``, with no NVLink between them, copy to each other without host memory.
+
+        NCCL's rule (v2.30.7 ``src/graph/paths.cc``): peer-to-peer up to PXB, and never where the driver says no. A
+        host that states that peer-to-peer is enabled is believed for every distance.
+        """
+        host = next(host for host in self.topology.hosts if host.name == self.topology.by_id[a].host)
+        if host.peer_to_peer == "disabled":
+            return False
+        return host.peer_to_peer == "enabled" or self.pcie_kind(a, b) <= PathKind.PXB
+
+    def between(self, a: str, b: str) -> Path:
+        """The way bytes go from GPU ``a`` to GPU ``b``: NVLink, else PCIe, else through host memory, else the network."""
+        found = self._memo.get((a, b))
+        if found is None:
+            found = self._memo[a, b] = self._between(a, b)
+        return found
+
+    def _between(self, a: str, b: str) -> Path:
+        if a == b:
+            return Path(PathKind.SELF, ())
+        nvlink = self.nvlink(a, b)
+        if nvlink is not None:
+            return Path(PathKind.NVLINK, nvlink)
+        kind = self.pcie_kind(a, b)
+        if kind is PathKind.NETWORK:
+            return Path(kind, self._network(a, b))
+        if self.direct(a, b):
+            return Path(kind, self.pcie(a, b))
+        return Path(kind, self.staged(a, b), staged=True)
+
+    def nearest_nic(self, gpu: str) -> tuple[PathKind, str] | None:
+        """The network card nearest to a GPU by PCIe class; GPUs of a host take turns among equally near ones."""
+        device = self.topology.by_id[gpu]
+        nics = [nic for nic in self.topology.nics(device.host) if self._network_links(nic.id)]
+        if not nics:
+            return None
+        kinds = [(self.pcie_kind(gpu, nic.id), nic.id) for nic in nics]
+        best = min(kind for kind, _ in kinds)
+        near = [nic for kind, nic in kinds if kind is best]
+        return best, near[(device.index or 0) % len(near)]
+
+    def _network_links(self, nic: str) -> list[int]:
+        return [number for number in self._links_of[nic] if self.topology.links[number].kind is LinkKind.NETWORK]
+
+    def _network(self, a: str, b: str) -> tuple[DirectedLink, ...]:
+        """Out by ``a``'s nearest card, in by ``b``'s; no card on either side leaves the path without links."""
+        out, into = self.nearest_nic(a), self.nearest_nic(b)
+        if out is None or into is None:
+            return ()
+        leave = self.directed(self._network_links(out[1])[0], out[1])
+        enter, forward = self.directed(self._network_links(into[1])[0], into[1])
+        return (*self.pcie(a, out[1]), leave, (enter, not forward), *self.pcie(into[1], b))
+
+
+def link_class(paths: Paths, a: str, b: str) -> str:
+    """The cell of ``nvidia-smi topo -m`` for two devices: ``X``, ``NV12``, ``PIX`` … ``SYS``; ``NET`` between hosts."""
+    if a == b:
+        return "X"
+    for left, right, word in paths.topology.observed:
+        if (left, right) == (a, b):
+            return word
+    nvlink = paths.nvlink(a, b)
+    if nvlink is not None:
+        counts = [paths.topology.links[number].count for number, _ in nvlink]
+        return f"NV{min(count for count in counts if count is not None)}" if None not in counts else "NV"
+    kind = paths.pcie_kind(a, b)
+    return "NET" if kind is PathKind.NETWORK else kind.name
+
+
+def class_matrix(topology: Topology) -> list[list[str]]:
+    """The link classes of all pairs of GPUs, ``X`` on the diagonal."""
+    paths = Paths(topology)
+    names = [gpu.id for gpu in topology.gpus]
+    return [[link_class(paths, a, b) for b in names] for a in names]

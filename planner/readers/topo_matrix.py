@@ -1,0 +1,239 @@
+"""The text of ``nvidia-smi topo -m`` → a table of cells.
+
+Cells are scanned by grammar, longest token first, never by white space alone: terminals fuse them (``SYSSYS``). What
+cannot be told apart in the affinity columns stays unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from planner.core.finding import Finding
+from planner.errors import BadInput
+
+_HINT = "run 'nvidia-smi topo -m' on the GPU host and pass its text"
+MAX_DEVICES = 256
+MAX_HEADERS = 16
+
+_ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;]*[A-Za-z]")
+_CELL = re.compile(r"NV\d{1,2}(?=[\sA-Z]|$)|NV(?:1[0-8]|[1-9])|NODE|PIX|PXB|PHB|SYS|SOC|X")
+_KNOWN_DEVICE = re.compile(r"GPU\d+|NIC\d+|mlx\d+_(?:bond_?)?\d+")
+_DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b)[A-Za-z][A-Za-z0-9_]*(?=\s|$)")
+_FIRST_GPU = re.compile(r"(?<![\w.])GPU\d+")
+_LEGEND = re.compile(r"^\W*(NIC\d+)\s*:\s*(\S+)\s*$")
+_MODEL = re.compile(r"^\W*GPU (\d+): (.+?)(?:\s+\(UUID.*)?\s*$")
+
+_NOT_A_MATRIX = (
+    (re.compile(r"ROCm System Management Interface|rocm-smi|amd-smi|\bXGMI\b", re.IGNORECASE), "rocm-smi output (AMD GPUs)"),
+    (re.compile(r"npu-smi|\bHCCS\b", re.IGNORECASE), "npu-smi output (Ascend NPUs)"),
+    (re.compile(r"\balgbw\b"), "an nccl-tests result"),
+    (re.compile(r"P2P Connectivity Matrix|P2P CLIQUE|P2P=(?:En|Dis)abled|Uni-?directional|nvbandwidth|memcpy (?:CE|SM|local)", re.IGNORECASE),
+     "a bandwidth measurement"),
+    (re.compile(r"GPU\d+\s+(?:(?:X|OK)\s+)+(?:OK|CNS|GNS|TNS|NS|DR|U)\b"), "the output of nvidia-smi topo -p2p"),
+    (re.compile(r"^\s*<\?xml|<system\b", re.MULTILINE), "an XML file"),
+    (re.compile(r"Link \d+: (?:[\d.]+ GB/s|<inactive>|Data|Replay|Recovery|CRC)"), "the output of nvidia-smi nvlink"),
+    (re.compile(r"NVIDIA-SMI \d"), "the status table of nvidia-smi"),
+    (re.compile(r"Could not collect"), "a report that says 'Could not collect'"),
+)
+
+
+@dataclass
+class Table:
+    """The cells by (row, column) name; affinities and models where the text tells them."""
+
+    names: list[str]
+    cells: dict[tuple[str, str], str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    numa_nodes: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    models: dict[int, str] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def gpus(self) -> list[str]:
+        """``GPU0``, ``GPU1`` … in the order of the header."""
+        return [name for name in self.names if name.startswith("GPU")]
+
+
+def parse_table(text: str, source: str) -> Table:
+    """The first matrix in ``text``.
+
+    Raises ``BadInput`` with the line where there is none, where a row is cut, or where rows are missing whose cells no
+    other row holds.
+    """
+    lines = [_ANSI.sub("", line).rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    try:
+        return _parse(lines, source)
+    except BadInput as problem:
+        raise _recognised(text, source) or problem from None
+
+
+def _parse(lines: list[str], source: str) -> Table:
+    headers = [(number, names) for number, line in enumerate(lines) if (names := _device_names(line)) is not None]
+    if not headers:
+        raise _no_header(lines, source)
+    tables = (_read_rows(lines, number, names, source) for number, names in headers[:MAX_HEADERS])
+    table = next((table for table in tables if table.lines), None) or Table(headers[0][1])
+    for line in lines:
+        if legend := _LEGEND.match(line):
+            table.labels[legend[1]] = legend[2]
+        if model := _MODEL.match(line):
+            table.models[int(model[1])] = model[2]
+    _fill_missing_rows(table, source)
+    return table
+
+
+def _read_rows(lines: list[str], start: int, names: list[str], source: str) -> Table:
+    """The rows that follow the header in line ``start``."""
+    where = f"{source}, line {start + 1}"
+    if len(names) != len(set(names)):
+        raise BadInput("the header names a device twice", path=where)
+    if len(names) > MAX_DEVICES:
+        raise BadInput(f"more than {MAX_DEVICES} devices in the header", path=where)
+    table = Table(names)
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    row = re.compile(rf"(?<![\w.])(?P<name>{alternatives})\s*(?={_CELL.pattern})")
+    for number, line in enumerate(lines[start + 1 :], start + 1):
+        match = row.search(line)
+        if match is None:
+            continue
+        if match["name"] in table.lines:
+            table.findings.append(
+                Finding("several-matrices", f"a second matrix starts at line {number + 1}", "only the first was read")
+            )
+            break
+        _read_row(table, match["name"], lines, number, match.end(), source)
+    return table
+
+
+def _recognised(text: str, source: str) -> BadInput | None:
+    """The refusal of something that people paste instead of a matrix, by its name."""
+    for pattern, what in _NOT_A_MATRIX:
+        if place := pattern.search(text):
+            line_number = text.count("\n", 0, place.start()) + 1
+            return BadInput(f"is {what}, not a link matrix", path=f"{source}, line {line_number}", hint=_HINT)
+    return None
+
+
+def _no_header(lines: list[str], source: str) -> BadInput:
+    for number, line in enumerate(lines, 1):
+        if _FIRST_GPU.search(line):
+            return BadInput("the header line (GPU0 GPU1 …) of the matrix is missing", path=f"{source}, line {number}", hint=_HINT)
+    return BadInput("holds no link matrix: no line starts with GPU0", path=f"{source}, line 1", hint=_HINT)
+
+
+def _device_names(line: str) -> list[str] | None:
+    """The devices of a header line, from its first GPU on; ``None`` if the line is no header.
+
+    >>> _device_names("INFO GPU0 GPU1 NIC10NIC11 mlx5_0 CPU Affinity NUMA Affinity")
+    ['GPU0', 'GPU1', 'NIC10', 'NIC11', 'mlx5_0']
+    """
+    first = _FIRST_GPU.search(line)
+    if first is None:
+        return None
+    names, position = [], first.start()
+    while True:
+        while position < len(line) and line[position].isspace():
+            position += 1
+        if line.startswith("CPU Aff", position):
+            return names
+        if position == len(line):
+            return names if all(_KNOWN_DEVICE.fullmatch(name) for name in names) else None
+        match = _DEVICE.match(line, position)
+        if match is None or _CELL.fullmatch(match[0]):
+            return None
+        names.append(match[0])
+        position = match.end()
+
+
+def _cells(lines: list[str], number: int, position: int, count: int) -> tuple[list[str], str]:
+    """``count`` cells from a place on, over wrapped lines; and what follows them."""
+    cells: list[str] = []
+    line = lines[number]
+    while len(cells) < count:
+        while position < len(line) and line[position].isspace():
+            position += 1
+        match = _CELL.match(line, position)
+        if match:
+            cells.append("SYS" if match[0] == "SOC" else match[0])
+            position = match.end()
+            continue
+        number += 1
+        wrapped = position == len(line) and number < len(lines) and _CELL.match(lines[number].lstrip())
+        if not wrapped:
+            return cells, line[position:]
+        line, position = lines[number].lstrip(), 0
+    return cells, line[position:]
+
+
+def _read_row(table: Table, name: str, lines: list[str], number: int, position: int, source: str) -> None:
+    cells, tail = _cells(lines, number, position, len(table.names))
+    if len(cells) < len(table.names):
+        where = f"{source}, line {number + 1}"
+        if name.startswith("GPU") and len(cells) < len(table.gpus):
+            raise BadInput(
+                f"row {name} has {len(cells)} of {len(table.names)} cells"
+                + (f", then {tail.split()[0]!r}" if tail.split() else ""),
+                path=where,
+                hint="paste the whole matrix",
+            )
+        table.findings.append(Finding("row-cut", f"row {name} (line {number + 1}) lacks {len(table.names) - len(cells)} cells"))
+    if cells[table.names.index(name) : table.names.index(name) + 1] not in ([], ["X"]):
+        raise BadInput(
+            f"row {name} does not have X in its own column", path=f"{source}, line {number + 1}", hint="paste the whole matrix"
+        )
+    table.lines[name] = number + 1
+    for column, cell in zip(table.names, cells, strict=False):
+        table.cells[name, column] = cell
+    if name.startswith("GPU"):
+        node = _numa_node(tail)
+        if node is not None:
+            table.numa_nodes[name] = node
+
+
+def _numa_node(tail: str) -> int | None:
+    """The NUMA node in what follows a GPU's cells (CPU list, NUMA node, GPU NUMA id); ``None`` where it is not plain.
+
+    >>> _numa_node("  0-23,48-71   1   N/A"), _numa_node(" 0-55,112-167    0N/A"), _numa_node(" 0-47,96-1430N/A")
+    (1, 0, None)
+    """
+    if "\t" in tail:
+        parts = [part.strip() for part in tail.removeprefix("\t").split("\t")]
+        return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
+    parts = tail.split()
+    if len(parts) == 2:
+        fused = re.fullmatch(r"(\d+)N/A", parts[1])
+        if fused:
+            return int(fused[1])
+        return int(parts[1]) if parts[1].isdigit() and re.fullmatch(r"[\d,-]+", parts[0]) else None
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+
+
+def _fill_missing_rows(table: Table, source: str) -> None:
+    missing = [name for name in table.gpus if name not in table.lines]
+    if not missing:
+        return
+    last = max(table.lines.values(), default=1)
+    if len(missing) > 1 or len(table.gpus) == 1:
+        raise BadInput(
+            f"the header names {len(table.gpus)} GPUs, the rows of {', '.join(missing)} are missing",
+            path=f"{source}, line {last}",
+            hint="paste the whole matrix",
+        )
+    name = missing[0]
+    for other in table.names:
+        if (other, name) in table.cells:
+            table.cells[name, other] = table.cells[other, name]
+    table.cells[name, name] = "X"
+    table.findings.append(
+        Finding("row-missing", f"the row of {name} is missing; its links were taken from the other rows", "paste the whole matrix")
+    )
+
+
+def pairs(names: list[str]) -> Iterator[tuple[str, str]]:
+    """All unordered pairs, in order."""
+    for place, name in enumerate(names):
+        for other in names[place + 1 :]:
+            yield name, other
