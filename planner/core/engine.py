@@ -8,7 +8,7 @@ from typing import Literal
 
 from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
-from planner.core.plan import EngineLimits, Parallelism, Plan
+from planner.core.plan import EngineLimits, Plan
 from planner.core.topology import Topology
 from planner.units import Bytes
 
@@ -33,21 +33,42 @@ class CustomAllReduce:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRules:
+    """What an engine keeps in memory beside weights and cache, in bytes.
+
+    ``sampler_base`` and ``sampler_bytes_per_logit`` make the activation peak of the last stage; ``buffers_*`` are
+    context and communication buffers with one rank, several on NVLink, several on PCIe; ``cuda_graphs`` is (base,
+    per layer) by least tensor degree; ``moe_workspace`` comes on top for mixtures of experts.
+    """
+
+    sampler_base: Bytes
+    sampler_bytes_per_logit: float
+    buffers_single: Bytes
+    buffers_nvlink: Bytes
+    buffers_pcie: Bytes
+    cuda_graphs: Mapping[int, tuple[Bytes, Bytes]]
+    moe_workspace: Bytes
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineTraits:
     """An engine as the cost model and the search see it.
 
     ``batches_in_flight`` is the engine's limit by pipeline depth. ``chunk_pipelining`` is how much of the ideal
     overlap the chunks of one prompt reach in a pipeline (0 none, 1 all). ``pipeline_tensors`` is how many hidden-size
     tensors cross a stage boundary, each sliced over the tensor-parallel ranks where ``pipeline_sliced``.
-    ``stack`` is the name under which its all-reduce was measured (``data/calibration``).
+    ``stack`` is the name under which its all-reduce was measured (``data/calibration``). ``expert_degrees(tensor,
+    data)`` are the expert-parallel sizes it can run beside 1. ``default_partition(layers, stages)`` is how it cuts the
+    layers when nobody says.
     """
 
     name: str
     version: str
     stack: str
     budget_rule: BudgetRule
-    memory_fraction: float
     block_tokens: int
+    memory: MemoryRules
     vocabulary_multiple: int
     custom_all_reduce: CustomAllReduce
     batches_in_flight: Callable[[int], int]
@@ -56,6 +77,7 @@ class EngineTraits:
     pipeline_sliced: bool
     default_limits: Callable[[GpuSpec, Bytes], EngineLimits]
     expert_degrees: Callable[[int, int], tuple[int, ...]]
+    default_partition: Callable[[int, int], tuple[int, ...]]
     sources: tuple[str, ...] = ()
 
 
@@ -93,16 +115,3 @@ def replicated_kv_heads(kv_heads: int, tensor: int) -> int:
     (2, 1)
     """
     return max(1, kv_heads // tensor)
-
-
-__all__ = [
-    "BudgetRule",
-    "CustomAllReduce",
-    "Engine",
-    "EngineLimits",
-    "EngineTraits",
-    "LaunchProcess",
-    "LaunchSpec",
-    "Parallelism",
-    "replicated_kv_heads",
-]

@@ -78,7 +78,8 @@ class ModelSpec:
     """A decoder-only transformer.
 
     ``name`` is the hub id or the path it was given as (what the engine is told to load). ``weight_format`` is that of
-    the layers' matrices. ``rope_positions`` is the length of the cos/sin table that engines keep on every rank.
+    the layers' matrices, ``checkpoint_format`` what the checkpoint itself holds. ``rope_positions`` is the length of
+    the cos/sin table that engines keep on every rank.
     """
 
     name: str
@@ -88,6 +89,7 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     tied_embeddings: bool
     max_positions: int
+    rope_positions: int
     weight_format: WeightFormat = BF16
     checkpoint_format: WeightFormat = BF16
 

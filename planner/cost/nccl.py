@@ -206,7 +206,7 @@ def nvls_all_reduce(size: Bytes, fabric: Fabric) -> Seconds:
         per_channel = head
     else:
         latency = _NVLS_LATENCY + 2 * math.floor(math.log2(nodes)) * _NVLS_TREE_HOP
-        between = fabric.channel_bandwidth / GIGA * (2 if nodes <= 2 else 1)
+        between = fabric.bus / heads * (2 if nodes <= 2 else 1)
         per_channel = min(head, between, _NVLS_TREE[fabric.generation][min(nodes, 3) - 1])
     bandwidth = heads * per_channel * n / (2 * (n - 1))
     return Seconds(latency * MICRO + size / (bandwidth * GIGA))

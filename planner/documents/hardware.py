@@ -114,6 +114,7 @@ def gpu_names() -> list[str]:
     return [_read(stem).name for stem in _stems().values()]
 
 
+@cache
 def load_gpu(name: str) -> GpuSpec:
     """The data sheet of a GPU by its name or an alias; case, spaces, dashes and underscores do not matter.
 

@@ -1,0 +1,127 @@
+"""Constants that are not on any data sheet: fitted or measured, read from ``data/calibration`` and handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.units import Bytes, BytesPerSecond, Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFit:
+    """A roofline with efficiencies: max(memory / ``memory``, arithmetic / ``compute``) + ``launch``."""
+
+    launch: Seconds
+    memory: float
+    compute: float
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionFit:
+    """work / ``efficiency`` + ``launch``; work is KV bytes (decode) or causal FLOP (prefill) at the data sheet's rate."""
+
+    launch: Seconds
+    efficiency: float
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Measured all-reduces of one stack on one machine whose GPUs are all joined by NVLink.
+
+    ``nvlink_bandwidth`` is the line rate of all NVLinks of one such GPU, one direction. ``points`` are (bytes, s),
+    ascending in both.
+    """
+
+    gpu: str
+    compute_capability: tuple[int, int]
+    nvlink_bandwidth: BytesPerSecond
+    stack: str
+    version: str
+    ranks: int
+    points: tuple[tuple[Bytes, Seconds], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NcclFactors:
+    """Measured over modelled time of NCCL's model for small, middle and large messages, and the error left."""
+
+    factors: tuple[float, float, float]
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class CustomAllReduceFit:
+    """An engine's own NVLink kernel where nothing was measured."""
+
+    floor: Seconds
+    second_barrier: Seconds
+    efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class PointToPointFit:
+    """Latency of a send by kind of path, and the share of the line rate it reaches."""
+
+    nvlink: Seconds
+    pcie: Seconds
+    staged: Seconds
+    network: Seconds
+    nvlink_efficiency: float
+    pcie_efficiency: float
+    network_efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class TtftFit:
+    """``base`` + ``prefill_factor`` × prompt + ``queue_share`` × half the others' prefills + ``decode_factor`` × step."""
+
+    base: Seconds
+    prefill_factor: float
+    queue_share: float
+    decode_factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class UncertaintyFit:
+    """Relative half-widths that hold 90 % of what was published, and what widens them."""
+
+    dense_tpot: float
+    dense_ttft: float
+    moe_tpot: float
+    moe_ttft: float
+    pipeline: float
+    unmeasured_links: float
+    modelled_links: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All constants the cost model leans on."""
+
+    gemm: Mapping[str, KernelFit]
+    moe: Mapping[str, KernelFit]
+    decode_attention: AttentionFit
+    prefill_attention: AttentionFit
+    anchors: tuple[Anchor, ...]
+    nccl: Mapping[str, NcclFactors]
+    custom_all_reduce: CustomAllReduceFit
+    point_to_point: PointToPointFit
+    elementwise: Seconds
+    step_overhead: Seconds
+    ttft: Mapping[str, TtftFit]
+    moe_imbalance_factor: float
+    uncertainty: UncertaintyFit
+
+    def gemm_fit(self, weight_format: str) -> KernelFit:
+        """The fit of a weight format, or of the measured format nearest to it."""
+        return self.gemm.get(weight_format) or self.gemm[_NEAREST.get(weight_format, "bf16")]
+
+    def moe_fit(self, weight_format: str) -> KernelFit:
+        """The fit of an expert kernel, or of the measured format nearest to it."""
+        return self.moe.get(weight_format) or self.moe[_NEAREST.get(weight_format, "bf16")]
+
+
+_NEAREST = {"fp16": "bf16", "gptq": "awq", "mxfp4": "nvfp4", "int8": "fp8"}

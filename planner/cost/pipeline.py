@@ -1,0 +1,126 @@
+"""Pipelines: bubbles of a prompt, the closed loop of decoding, and where to cut the layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from planner.cost.formula import formula
+from planner.units import Seconds
+
+BUBBLE_CONVENTION = "fraction of total time, (P-1)/(M+P-1), equal stages (GPipe)"
+
+
+@formula(source="GPipe (Huang et al. 2019): fill and drain", valid="equal micro-batches")
+def fill_drain_makespan(stage_times: Sequence[Seconds], micro_batches: int) -> Seconds:
+    """Time until the last of ``micro_batches`` leaves the last stage.
+
+    >>> fill_drain_makespan([Seconds(1)] * 4, 8), round(fill_drain_makespan([Seconds(t) for t in (1, 1, 1.3, 1)], 8), 9)
+    (11, 13.4)
+    """
+    return Seconds(sum(stage_times) + (micro_batches - 1) * max(stage_times))
+
+
+@formula(source="GPipe (Huang et al. 2019), idle time over total time", valid="equal stages and micro-batches")
+def bubble_ratio(stages: int, micro_batches: int) -> float:
+    """Share of the pipeline's time that is bubble.
+
+    >>> round(bubble_ratio(4, 8), 4), round(bubble_ratio(8, 32), 4)
+    (0.2727, 0.1795)
+    """
+    return (stages - 1) / (micro_batches + stages - 1)
+
+
+@formula(source="Megatron-LM (Narayanan et al. 2021), idle over ideal time, k virtual stages a device", valid="equal stages")
+def bubble_over_ideal(stages: int, micro_batches: int, virtual_stages: int = 1) -> float:
+    """The other convention: bubble over useful time. total = ideal / (1 + ideal).
+
+    >>> bubble_over_ideal(4, 8), bubble_over_ideal(4, 8, 2)
+    (0.375, 0.1875)
+    """
+    return (stages - 1) / (virtual_stages * micro_batches)
+
+
+@formula(source="closed queueing loop without think time: bottleneck or round trip, whichever is longer")
+def decode_period(stage_times: Sequence[Seconds], micro_batches: int, hops: Seconds = Seconds(0.0)) -> Seconds:
+    """Time between two tokens of one request when ``micro_batches`` circulate; ``hops`` is the sends of one round.
+
+    >>> [decode_period([Seconds(1)] * 4, m) for m in (1, 2, 4, 8)]
+    [4.0, 4.0, 4.0, 8]
+    >>> stages = [Seconds(t) for t in (1, 1, 1.3)]
+    >>> round(decode_period(stages, 3), 9), round(decode_period(stages, 2), 9)
+    (3.9, 3.3)
+    """
+    return Seconds(max(sum(stage_times) + hops, micro_batches * max(stage_times)))
+
+
+@formula(source="utilisation of a closed loop: work over period, averaged over the stages")
+def idle_ratio(stage_times: Sequence[Seconds], micro_batches: int, period: Seconds) -> float:
+    """Share of the stages' time spent waiting while decoding.
+
+    >>> [idle_ratio([Seconds(1)] * 4, m, decode_period([Seconds(1)] * 4, m)) for m in (1, 2, 4, 8)]
+    [0.75, 0.5, 0.0, 0.0]
+    """
+    if period <= 0:
+        return 0.0
+    return max(0.0, 1 - micro_batches * sum(stage_times) / (len(stage_times) * period))
+
+
+@formula(source="chunks of one prompt overlap in a pipeline only in part (vLLM issue 41682 sees none): between serial and ideal")
+def prompt_makespan(serial: Seconds, ideal: Seconds, overlap: float) -> Seconds:
+    """Time of one prompt's chunks through a pipeline; ``overlap`` 1 is ideal fill and drain, 0 one after the other.
+
+    >>> prompt_makespan(Seconds(8), Seconds(5), 0.5)
+    6.5
+    """
+    return Seconds(serial - overlap * (serial - ideal))
+
+
+@formula(source="linear partition by dynamic programming (Manne and Sorevik 1995)")
+def best_partition(
+    layers: int,
+    stages: int,
+    cost: Callable[[int, int], float],
+) -> tuple[int, ...]:
+    """Layers per stage so that the most expensive stage is as cheap as can be.
+
+    ``cost(stage, layers)`` is what a stage of that many layers costs (infinite if it does not fit). Among equally good
+    partitions the most even one wins, of those the one with more layers late. Every stage has a layer at least.
+
+    >>> head = 1.2279
+    >>> best_partition(80, 3, lambda stage, layers: layers + head * (stage == 2))
+    (27, 27, 26)
+    >>> best_partition(32, 4, lambda stage, layers: layers + 2.409 * (stage == 3))
+    (8, 9, 9, 6)
+    """
+    even = layers / stages
+    # best[done]: (most expensive stage, unevenness, layers of the last stage) with `done` layers on the stages so far
+    best: dict[int, tuple[float, float, int]] = {0: (0.0, 0.0, 0)}
+    history = [best]
+    for stage in range(stages):
+        following: dict[int, tuple[float, float, int]] = {}
+        for before, (worst, uneven, _) in best.items():
+            for count in range(1, layers - before - (stages - stage - 1) + 1):
+                here = max(worst, cost(stage, count))
+                option = here, uneven + (count - even) ** 2, -count
+                known = following.get(before + count)
+                if known is None or option < (known[0], known[1], -known[2]):
+                    following[before + count] = here, option[1], count
+        best = following
+        history.append(best)
+    partition = []
+    done = layers
+    for step in reversed(history[1:]):
+        partition.append(step[done][2])
+        done -= step[done][2]
+    return tuple(reversed(partition))
+
+
+@formula(source="micro-batch of a decode step: requests shared out over the batches in flight")
+def micro_batch(requests: int, micro_batches: int) -> int:
+    """Requests in the largest micro-batch.
+
+    >>> micro_batch(10, 4)
+    3
+    """
+    return math.ceil(requests / micro_batches)

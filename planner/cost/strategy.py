@@ -1,0 +1,258 @@
+"""A strategy (degrees, layer partition, engine limits) priced as far as it can be before any GPU is chosen.
+
+What remains open is the wires: :mod:`planner.cost.placed` adds them for one placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.core.engine import EngineTraits
+from planner.core.estimate import StageMemory
+from planner.core.hardware import GpuSpec
+from planner.core.model import Layer, ModelSpec, MoeMlp, kinds
+from planner.core.plan import EngineLimits, Infeasible, Parallelism
+from planner.core.workload import Workload
+from planner.cost import memory, pipeline
+from planner.cost.calibration import Calibration
+from planner.cost.gemm import head
+from planner.cost.layer import Chunks, LayerCost, cut
+from planner.units import Bytes, Seconds
+
+HIDDEN_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StageWork:
+    """One stage's work on one GPU without communication, and how many all-reduces go with it.
+
+    ``decode`` and ``prefill`` are seconds by part, of a decode step and of a whole prompt alone; ``riding`` is what a
+    whole prompt adds to the decode steps it shares. The counts are of one decode step, and of one chunk of a prompt.
+    ``exchanges`` are all-reduces over the whole expert group.
+    """
+
+    decode: dict[str, Seconds]
+    prefill: dict[str, Seconds]
+    riding: Seconds
+    all_reduces: int
+    exchanges: int
+    last: bool
+
+    @property
+    def decode_total(self) -> Seconds:
+        """A decode step without communication."""
+        return Seconds(sum(self.decode.values()))
+
+    @property
+    def prefill_total(self) -> Seconds:
+        """A whole prompt without communication."""
+        return Seconds(sum(self.prefill.values()))
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Degrees, partition, limits, memory, and the work of each stage.
+
+    ``requests`` run at once on one replica, ``offered`` are in flight there; ``batch`` is a decode micro-batch.
+    """
+
+    parallelism: Parallelism
+    partition: tuple[int, ...]
+    limits: EngineLimits
+    workload: Workload
+    model: ModelSpec
+    traits: EngineTraits
+    calibration: Calibration
+    memory: tuple[StageMemory, ...]
+    kv_cache_tokens: int
+    max_concurrency: int
+    offered: float
+    requests: int
+    micro_batches: int
+    batch: int
+    chunks: Chunks
+    stages: tuple[StageWork, ...]
+
+    @property
+    def decode_bytes(self) -> Bytes:
+        """Hidden states of one decode micro-batch: the message of an all-reduce."""
+        return Bytes(self.batch * self.model.hidden_size * HIDDEN_BYTES)
+
+    def chunk_bytes(self, tokens: int) -> Bytes:
+        """Hidden states of one chunk of a prompt."""
+        return Bytes(tokens * self.model.hidden_size * HIDDEN_BYTES)
+
+    @property
+    def logits_bytes(self) -> Bytes:
+        """Logits of one decode micro-batch, gathered over the tensor ranks of the last stage."""
+        return Bytes(self.batch * self.model.vocabulary_size * HIDDEN_BYTES)
+
+
+def stages_of(model: ModelSpec, partition: Sequence[int]) -> list[tuple[Layer, ...]]:
+    """The layers of each stage."""
+    stages, start = [], 0
+    for count in partition:
+        stages.append(model.layers[start : start + count])
+        start += count
+    return stages
+
+
+def stage_memory(
+    model: ModelSpec,
+    parallelism: Parallelism,
+    partition: Sequence[int],
+    limits: EngineLimits,
+    gpu_memory: Bytes,
+    traits: EngineTraits,
+    *,
+    nvlink: bool,
+) -> list[StageMemory]:
+    """Memory of one GPU of each stage; the KV cache is what the engine's budget leaves, negative where it does not fit."""
+    stages = []
+    last_stage = len(partition) - 1
+    for number, layers in enumerate(stages_of(model, partition)):
+        weights = memory.stage_weights(
+            model,
+            layers,
+            parallelism,
+            first=number == 0,
+            last=number == last_stage,
+            multiple=traits.vocabulary_multiple,
+        )
+        total = Bytes(sum(weights.values()))
+        tensor = parallelism.tensor
+        activation = memory.stage_activation(model, traits.memory, limits, tensor, last=number == last_stage)
+        overhead = memory.stage_overhead(traits.memory, len(layers), tensor, nvlink=nvlink)
+        cache = memory.kv_budget(gpu_memory, limits.memory_fraction, total, activation, overhead, traits.budget_rule)
+        stages.append(StageMemory(total, cache, activation, overhead, gpu_memory))
+    return stages
+
+
+def price_strategy(
+    model: ModelSpec,
+    workload: Workload,
+    parallelism: Parallelism,
+    partition: tuple[int, ...],
+    limits: EngineLimits,
+    gpu: GpuSpec,
+    gpu_memory: Bytes,
+    traits: EngineTraits,
+    calibration: Calibration,
+    *,
+    nvlink: bool,
+) -> Strategy | Infeasible:
+    """The strategy with memory and work of every stage, or why it does not fit.
+
+    ``gpu`` and ``gpu_memory`` are those of the weakest GPU of the plan. ``nvlink`` says whether the machine has any.
+    """
+    stages = stage_memory(model, parallelism, partition, limits, gpu_memory, traits, nvlink=nvlink)
+    refusal = _memory_refusal(model, workload, parallelism, partition, limits, stages, traits)
+    if refusal is not None:
+        return refusal
+    layers_of = stages_of(model, partition)
+    tensor, chunk = parallelism.tensor, limits.max_batched_tokens
+    tokens = min(
+        int(stage.kv_cache // memory.kv_bytes(layers, tensor, 1, chunk))
+        for stage, layers in zip(stages, layers_of, strict=True)
+    )
+    need = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
+    room = min(
+        int(stage.kv_cache // memory.kv_bytes(layers, tensor, need, chunk))
+        for stage, layers in zip(stages, layers_of, strict=True)
+    )
+    offered = workload.concurrency / parallelism.data
+    requests = max(1, min(-(-workload.concurrency // parallelism.data), room, limits.max_sequences))
+    micro_batches = min(requests, parallelism.pipeline)
+    batch = pipeline.micro_batch(requests, micro_batches)
+    chunks = cut(workload.input_tokens, limits.max_batched_tokens)
+    cost = LayerCost(model, parallelism, gpu, calibration)
+    return Strategy(
+        parallelism=parallelism,
+        partition=partition,
+        limits=limits,
+        workload=workload,
+        model=model,
+        traits=traits,
+        calibration=calibration,
+        memory=tuple(stages),
+        kv_cache_tokens=tokens // traits.block_tokens * traits.block_tokens,
+        max_concurrency=room,
+        offered=offered,
+        requests=requests,
+        micro_batches=micro_batches,
+        batch=batch,
+        chunks=chunks,
+        stages=tuple(
+            _work(cost, layers, batch, workload.mean_context, chunks, first=number == 0, last=number == len(layers_of) - 1)
+            for number, layers in enumerate(layers_of)
+        ),
+    )
+
+
+def _work(
+    cost: LayerCost, layers: Sequence[Layer], batch: int, context: int, chunks: Chunks, *, first: bool, last: bool
+) -> StageWork:
+    degrees = cost.parallelism
+    decode: dict[str, float] = {}
+    prefill: dict[str, float] = {}
+    riding = 0.0
+    all_reduces = exchanges = 0
+    for layer, count in kinds(layers):
+        for part, time in cost.decode(layer, batch, context).items():
+            decode[part] = decode.get(part, 0.0) + count * time
+        for part, time in cost.prefill(layer, chunks).items():
+            prefill[part] = prefill.get(part, 0.0) + count * time
+        riding += count * cost.riding(layer, chunks, batch)
+        exchanged = degrees.attention_data_parallel and isinstance(layer.mlp, MoeMlp)
+        exchanges += count * exchanged
+        all_reduces += count * (2 - exchanged)
+    decode["head"] = head(batch, cost.model.vocabulary_size / degrees.tensor, cost.model.hidden_size, cost.gpu, cost.calibration) if last else 0.0
+    return StageWork(
+        decode={part: Seconds(time) for part, time in decode.items()},
+        prefill={part: Seconds(time) for part, time in prefill.items()},
+        riding=Seconds(riding),
+        all_reduces=(all_reduces + first) * (degrees.tensor > 1),
+        exchanges=exchanges,
+        last=last,
+    )
+
+
+def _memory_refusal(
+    model: ModelSpec,
+    workload: Workload,
+    parallelism: Parallelism,
+    partition: Sequence[int],
+    limits: EngineLimits,
+    stages: Sequence[StageMemory],
+    traits: EngineTraits,
+) -> Infeasible | None:
+    """Why the poorest stage cannot hold its weights and one request, with the numbers; ``None`` if it can."""
+    need_tokens = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
+    worst: tuple[float, int, Bytes] | None = None
+    for number, (stage, layers) in enumerate(zip(stages, stages_of(model, partition), strict=True)):
+        one = memory.kv_bytes(layers, parallelism.tensor, need_tokens, limits.max_batched_tokens)
+        short = one - stage.kv_cache
+        if short > 0 and (worst is None or short > worst[0]):
+            worst = short, number, one
+    if worst is None:
+        return None
+    short, number, one = worst
+    stage = stages[number]
+    taken = stage.weights + stage.activation + stage.overhead + one
+    have = stage.kv_cache + stage.weights + stage.activation + stage.overhead
+    where = f"stage {number} of {len(stages)}" if len(stages) > 1 else "each GPU"
+    return Infeasible(
+        parallelism,
+        "memory",
+        have=have,
+        need=taken,
+        unit="bytes",
+        message=f"{where} needs {_gib(taken)} (weights {_gib(stage.weights)}, one request's KV cache {_gib(one)}, "
+        f"activations {_gib(stage.activation)}, buffers and graphs {_gib(stage.overhead)}); "
+        f"the engine's budget is {_gib(have)} of {_gib(stage.capacity)}",
+    )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

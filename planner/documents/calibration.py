@@ -1,0 +1,250 @@
+"""``data/calibration/*.yaml`` → :class:`planner.cost.calibration.Calibration`."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from planner.cost.calibration import (
+    Anchor,
+    AttentionFit,
+    Calibration,
+    CustomAllReduceFit,
+    KernelFit,
+    NcclFactors,
+    PointToPointFit,
+    TtftFit,
+    UncertaintyFit,
+)
+from planner.documents import strict_yaml
+from planner.documents.base import Document, validate
+from planner.documents.files import DATA
+from planner.documents.hardware import load_gpu
+from planner.errors import BadInput
+from planner.units import Bytes, Seconds, parse_time
+
+Time = Annotated[float, BeforeValidator(lambda value: float(parse_time(value)))]
+Share = Annotated[float, Field(gt=0, le=1)]
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+class Roofline(Document):
+    """One weight format."""
+
+    launch: Time
+    memory: Share
+    compute: Share
+    rows: int
+    systems: int
+    left_out_error: float | None
+
+
+class Straight(Document):
+    """One phase of attention."""
+
+    launch: Time
+    efficiency: Share
+    rows: int
+    systems: int
+    left_out_error: float | None
+
+
+class KernelsDocument(Document):
+    """``kernels.yaml``."""
+
+    schema_version: int
+    fitted: str
+    source: str
+    gemm: dict[str, Roofline]
+    moe: dict[str, Roofline]
+    attention: dict[str, Straight]
+
+
+class AnchorDocument(Document):
+    """Measured all-reduces of one stack on one machine."""
+
+    system: str
+    gpu: str
+    stack: str
+    version: str
+    ranks: int
+    bytes: list[int]
+    microseconds: list[float]
+
+
+class FactorsDocument(Document):
+    """NCCL's model against measurement, one GPU generation."""
+
+    factors: list[float] = Field(min_length=3, max_length=3)
+    rows: int
+    error: float
+
+
+class CollectivesDocument(Document):
+    """``collectives.yaml``."""
+
+    schema_version: int
+    fitted: str
+    source: str
+    nccl_factors: dict[str, FactorsDocument]
+    all_reduce_anchors: list[AnchorDocument]
+
+
+class CustomDocument(Document):
+    """An engine's own kernel, unmeasured."""
+
+    floor: Time
+    second_barrier: Time
+    efficiency: Share
+    source: str
+
+
+class PointToPointDocument(Document):
+    """Sends by kind of path."""
+
+    nvlink: Time
+    pcie: Time
+    staged: Time
+    network: Time
+    source: str
+    nvlink_efficiency: Share
+    pcie_efficiency: Share
+    network_efficiency: Share
+    efficiency_source: str
+
+
+class LayerDocument(Document):
+    """What is left of a layer beside its matrices and attention."""
+
+    elementwise: Time
+    source: str
+
+
+class StepDocument(Document):
+    """What a step costs beside its layers."""
+
+    overhead: Time
+    source: str
+
+
+class TtftDocument(Document):
+    """Time to first token around the prefill, one engine."""
+
+    base: Time
+    prefill_factor: float = Field(gt=0)
+    queue_share: float = Field(ge=0)
+    decode_factor: float = Field(ge=0)
+    source: str
+
+
+class MoeDocument(Document):
+    """Routing."""
+
+    imbalance_factor: float
+    source: str
+
+
+class HalfWidths(Document):
+    """Of one kind of model."""
+
+    tpot: float = Field(gt=0, lt=1)
+    ttft: float = Field(gt=0, lt=1)
+    source: str
+
+
+class UncertaintyDocument(Document):
+    """Error bars."""
+
+    dense: HalfWidths
+    moe: HalfWidths
+    pipeline: float
+    unmeasured_links: float
+    modelled_links: float
+    source: str
+
+
+class ServingDocument(Document):
+    """``serving.yaml``."""
+
+    schema_version: int
+    custom_all_reduce: CustomDocument
+    point_to_point: PointToPointDocument
+    layer: LayerDocument
+    step: StepDocument
+    ttft: dict[str, TtftDocument]
+    moe: MoeDocument
+    uncertainty: UncertaintyDocument
+
+
+def _load(model: type[AnyDocument], name: str) -> AnyDocument:
+    path = DATA / "calibration" / name
+    return validate(model, strict_yaml.load(path.read_text("utf-8"), name), name)
+
+
+@cache
+def load_calibration() -> Calibration:
+    """The constants that ship with the package."""
+    kernels = _load(KernelsDocument, "kernels.yaml")
+    collectives = _load(CollectivesDocument, "collectives.yaml")
+    serving = _load(ServingDocument, "serving.yaml")
+    return Calibration(
+        gemm={name: _kernel(item) for name, item in kernels.gemm.items()},
+        moe={name: _kernel(item) for name, item in kernels.moe.items()},
+        decode_attention=_straight(kernels.attention["decode"]),
+        prefill_attention=_straight(kernels.attention["prefill"]),
+        anchors=tuple(_anchor(item) for item in collectives.all_reduce_anchors),
+        nccl={
+            name: NcclFactors((item.factors[0], item.factors[1], item.factors[2]), item.error)
+            for name, item in collectives.nccl_factors.items()
+        },
+        custom_all_reduce=CustomAllReduceFit(
+            Seconds(serving.custom_all_reduce.floor),
+            Seconds(serving.custom_all_reduce.second_barrier),
+            serving.custom_all_reduce.efficiency,
+        ),
+        point_to_point=PointToPointFit(
+            nvlink=Seconds(serving.point_to_point.nvlink),
+            pcie=Seconds(serving.point_to_point.pcie),
+            staged=Seconds(serving.point_to_point.staged),
+            network=Seconds(serving.point_to_point.network),
+            nvlink_efficiency=serving.point_to_point.nvlink_efficiency,
+            pcie_efficiency=serving.point_to_point.pcie_efficiency,
+            network_efficiency=serving.point_to_point.network_efficiency,
+        ),
+        elementwise=Seconds(serving.layer.elementwise),
+        step_overhead=Seconds(serving.step.overhead),
+        ttft={
+            name: TtftFit(Seconds(item.base), item.prefill_factor, item.queue_share, item.decode_factor)
+            for name, item in serving.ttft.items()
+        },
+        moe_imbalance_factor=serving.moe.imbalance_factor,
+        uncertainty=UncertaintyFit(
+            dense_tpot=serving.uncertainty.dense.tpot,
+            dense_ttft=serving.uncertainty.dense.ttft,
+            moe_tpot=serving.uncertainty.moe.tpot,
+            moe_ttft=serving.uncertainty.moe.ttft,
+            pipeline=serving.uncertainty.pipeline,
+            unmeasured_links=serving.uncertainty.unmeasured_links,
+            modelled_links=serving.uncertainty.modelled_links,
+        ),
+    )
+
+
+def _kernel(item: Roofline) -> KernelFit:
+    return KernelFit(Seconds(item.launch), item.memory, item.compute, item.left_out_error)
+
+
+def _straight(item: Straight) -> AttentionFit:
+    return AttentionFit(Seconds(item.launch), item.efficiency, item.left_out_error)
+
+
+def _anchor(item: AnchorDocument) -> Anchor:
+    points = tuple((Bytes(size), Seconds(time * 1e-6)) for size, time in zip(item.bytes, item.microseconds, strict=True))
+    gpu = load_gpu(item.gpu)
+    if gpu.peer_links is None or gpu.compute_capability is None:
+        raise BadInput(f"{item.gpu} has no NVLink, so no anchor", path="collectives.yaml")
+    return Anchor(
+        item.gpu, gpu.compute_capability, gpu.peer_links.bandwidth, item.stack, item.version, item.ranks, points
+    )

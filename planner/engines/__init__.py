@@ -1,0 +1,32 @@
+"""Plan → LaunchSpec, one module an engine; and what cost and search must know of each.
+
+An engine is a module with an ``ENGINE``; :func:`engines` finds them all, so adding one touches one file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from planner.core.engine import Engine
+from planner.errors import unknown_name
+
+
+@cache
+def engines() -> dict[str, Engine]:
+    """All engines by name."""
+    found: dict[str, Engine] = {}
+    for module in pkgutil.iter_modules(__path__):
+        engine = getattr(importlib.import_module(f"{__name__}.{module.name}"), "ENGINE", None)
+        if isinstance(engine, Engine):
+            found[engine.traits.name] = engine
+    return found
+
+
+def find_engine(name: str) -> Engine:
+    """The engine called ``name``. Raises ``BadInput`` with the known ones."""
+    found = engines().get(name.lower())
+    if found is None:
+        raise unknown_name("engine", name, engines(), hint=f"known: {', '.join(sorted(engines()))}")
+    return found

@@ -1,0 +1,1 @@
+"""Candidate plans: which degrees are legal, where the ranks go, which plan wins and why."""

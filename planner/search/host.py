@@ -1,0 +1,247 @@
+"""The best placement on one host, exactly.
+
+GPUs that can be swapped without changing anything form a class; a set of GPUs is then a vector of counts by class, and
+every placement can be renumbered so that within a class the lowest indices are taken first. Pipelines are built stage
+by stage with a dynamic programme that keeps, for every set of GPUs used and every last group, the undominated sums and
+maxima of stage times: the serving metrics rise with each of them, so the best placement is never thrown away.
+Replicas are then packed the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from planner.core.plan import Group, Placement, Replica
+from planner.core.workload import Objective
+from planner.cost.placed import Placed, ReplicaTimes
+from planner.units import Seconds
+
+Counts = tuple[int, ...]
+"""How many GPUs of each class."""
+
+MAX_STATES = 20_000
+
+
+Times = tuple[float, float, float, float, float, float, float]
+"""The fields of :class:`ReplicaTimes`, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A partial pipeline: sums and maxima so far, its groups as counts, and which pairing each hop took."""
+
+    times: Times
+    groups: tuple[Counts, ...]
+    hops: tuple[int, ...]
+
+
+class TooIrregular(Exception):
+    """More states than the exact search is allowed."""
+
+
+class HostSearch:
+    """Exact search over the GPUs of one host for one strategy."""
+
+    def __init__(self, placed: Placed, classes: Sequence[Sequence[int]], stages: range | None = None) -> None:
+        self._placed = placed
+        self._stages = stages or range(len(placed.strategy.stages))
+        self._classes = [sorted(members) for members in classes]
+        self._full = tuple(len(members) for members in self._classes)
+        states = math.prod(size + 1 for size in self._full)
+        if states > MAX_STATES:
+            raise TooIrregular(f"{states} sets of GPUs")
+        self._strategy = placed.strategy
+        self._groups = list(_vectors(self._full, self._strategy.parallelism.tensor))
+
+    def best(self, objective: Objective, count: int) -> Placement | None:
+        """The best placement of ``count`` replicas for ``objective``; ``None`` if the GPUs are too few."""
+        degrees = self._strategy.parallelism
+        if count * degrees.tensor * len(self._stages) > sum(self._full):
+            return None
+        replicas = self._replicas()
+        if degrees.attention_data_parallel:
+            chosen = self._together(replicas, count)
+        else:
+            chosen = self._apart(replicas, objective, count)
+        return self._realise(chosen) if chosen else None
+
+    def _members(self, counts: Counts, before: Counts | None = None) -> Group:
+        """Representatives of ``counts``: the lowest of each class after those of ``before``."""
+        start = before or (0,) * len(counts)
+        return tuple(
+            sorted(
+                gpu
+                for members, first, count in zip(self._classes, start, counts, strict=True)
+                for gpu in members[first : first + count]
+            )
+        )
+
+    def _replicas(self) -> dict[Counts, list[Label]]:
+        """For every set of GPUs that a replica may use: its undominated pipelines."""
+        placed, first = self._placed, self._stages[0]
+        stage = {(number, group): placed.stage(number, self._members(group)) for group in self._groups for number in self._stages}
+        states: dict[tuple[Counts, Counts], list[Label]] = {}
+        for group in self._groups:
+            decode, prefill, riding = stage[first, group]
+            states[group, group] = [Label((decode, decode, prefill, prefill, riding, 0.0, 0.0), (group,), ())]
+        for number in self._stages[1:]:
+            following: dict[tuple[Counts, Counts], list[Label]] = {}
+            for (used, last), labels in states.items():
+                for group in self._groups:
+                    total = tuple(a + b for a, b in zip(used, group, strict=True))
+                    if _exceeds(total, self._full):
+                        continue
+                    decode, prefill, riding = stage[number, group]
+                    hops = placed.hops(self._members(last), self._members(group, last))
+                    bucket = following.setdefault((total, group), [])
+                    for label in labels:
+                        d_sum, d_max, p_sum, p_max, r_max, h_decode, h_prefill = label.times
+                        for choice, hop in enumerate(hops):
+                            times = (
+                                d_sum + decode,
+                                max(d_max, decode),
+                                p_sum + prefill,
+                                max(p_max, prefill),
+                                max(r_max, riding),
+                                h_decode + hop.decode,
+                                h_prefill + hop.prefill,
+                            )
+                            _keep(bucket, Label(times, (*label.groups, group), (*label.hops, choice)))
+            states = following
+        replicas: dict[Counts, list[Label]] = {}
+        for (used, _), labels in states.items():
+            bucket = replicas.setdefault(used, [])
+            for label in labels:
+                _keep(bucket, label)
+        return replicas
+
+    def _apart(self, replicas: dict[Counts, list[Label]], objective: Objective, count: int) -> list[Label] | None:
+        """Independent replicas: the best pack of ``count`` of them."""
+        output = self._strategy.workload.output_tokens
+        options: dict[Counts, tuple[float, float, Label]] = {}
+        for used, labels in replicas.items():
+            scored = []
+            for label in labels:
+                metrics = self._placed.metrics(_replica_times(label.times))
+                scored.append((metrics.ttft + metrics.tpot * (output - 1), -metrics.throughput, label.groups, label.hops, label))
+            latency, negative, _, _, label = min(scored, key=lambda one: one[:4])
+            options[used] = latency, -negative, label
+        vectors = sorted(options, reverse=True)
+        # (used, position of the last replica's vector) → undominated (worst latency, throughput, replicas)
+        empty: tuple[float, float, tuple[int, ...]] = (0.0, 0.0, ())
+        states: dict[tuple[Counts, int], list[tuple[float, float, tuple[int, ...]]]] = {((0,) * len(self._full), 0): [empty]}
+        for _ in range(count):
+            following: dict[tuple[Counts, int], list[tuple[float, float, tuple[int, ...]]]] = {}
+            for (used, start), packs in states.items():
+                for position in range(start, len(vectors)):
+                    total = tuple(a + b for a, b in zip(used, vectors[position], strict=True))
+                    if _exceeds(total, self._full):
+                        continue
+                    latency, rate, _ = options[vectors[position]]
+                    bucket = following.setdefault((total, position), [])
+                    for worst, together, chosen in packs:
+                        _keep_pack(bucket, (max(worst, latency), together + rate, (*chosen, position)))
+            states = following
+        packs = [pack for several in states.values() for pack in several]
+        if not packs:
+            return None
+        if objective == "throughput":
+            winner = min(packs, key=lambda pack: (-pack[1], pack[0], pack[2]))
+        else:
+            winner = min(packs, key=lambda pack: (pack[0], -pack[1], pack[2]))
+        return [options[vectors[position]][2] for position in winner[2]]
+
+    def _together(self, replicas: dict[Counts, list[Label]], count: int) -> list[Label] | None:
+        """Replicas that share their experts and step together: the best set of GPUs, then the best division of it."""
+        states: dict[Counts, list[tuple[tuple[float, ...], tuple[Label, ...]]]] = {(0,) * len(self._full): [((0.0,) * 7, ())]}
+        for _ in range(count):
+            following: dict[Counts, list[tuple[tuple[float, ...], tuple[Label, ...]]]] = {}
+            for used, packs in states.items():
+                for vector, labels in replicas.items():
+                    total = tuple(a + b for a, b in zip(used, vector, strict=True))
+                    if _exceeds(total, self._full):
+                        continue
+                    bucket = following.setdefault(total, [])
+                    for slowest, chosen in packs:
+                        for label in labels:
+                            times = tuple(max(a, b) for a, b in zip(slowest, label.times, strict=True))
+                            if not any(_dominates(other, times) for other, _ in bucket):
+                                bucket[:] = [one for one in bucket if not _dominates(times, one[0])]
+                                bucket.append((times, (*chosen, label)))
+            states = following
+        best: tuple[float, tuple[Label, ...]] | None = None
+        output = self._strategy.workload.output_tokens
+        for used, packs in sorted(states.items(), reverse=True):
+            exchange = self._placed.exchange(self._members(used))
+            for times, chosen in packs:
+                metrics = self._placed.metrics(_replica_times(times), exchange)
+                latency = metrics.ttft + metrics.tpot * (output - 1)
+                if best is None or latency < best[0]:
+                    best = latency, chosen
+        return list(best[1]) if best else None
+
+    def _realise(self, labels: Sequence[Label]) -> Placement:
+        """GPU indices for a pack of pipelines: within a class the lowest free index first."""
+        used: Counts = (0,) * len(self._full)
+        placement: list[Replica] = []
+        for label in labels:
+            replica: list[Group] = []
+            for number, counts in enumerate(label.groups):
+                members = self._members(counts, used)
+                used = tuple(a + b for a, b in zip(used, counts, strict=True))
+                if number:
+                    choice = self._placed.hops(replica[-1], members)[label.hops[number - 1]]
+                    members = reordered(replica[-1], choice.order)
+                replica.append(members)
+            placement.append(tuple(replica))
+        return tuple(placement)
+
+
+def reordered(senders: Group, order: Group) -> Group:
+    """The receivers in the order of ``senders`` as they stand, given their order beside the senders sorted.
+
+    >>> reordered((2, 0), (5, 6))
+    (6, 5)
+    """
+    ranked = sorted(senders)
+    return tuple(order[ranked.index(sender)] for sender in senders)
+
+
+def _exceeds(total: Counts, full: Counts) -> bool:
+    return any(count > limit for count, limit in zip(total, full, strict=True))
+
+
+def _vectors(full: Counts, size: int) -> Iterator[Counts]:
+    """All count vectors of ``size`` GPUs within ``full``, those with more of the first classes first."""
+    if not full:
+        if size == 0:
+            yield ()
+        return
+    for count in range(min(full[0], size), -1, -1):
+        for rest in _vectors(full[1:], size - count):
+            yield (count, *rest)
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def _keep(bucket: list[Label], label: Label) -> None:
+    """Add ``label`` unless another is as good; drop those it beats."""
+    if any(_dominates(other.times, label.times) for other in bucket):
+        return
+    bucket[:] = [other for other in bucket if not _dominates(label.times, other.times)]
+    bucket.append(label)
+
+
+def _keep_pack(bucket: list[tuple[float, float, tuple[int, ...]]], pack: tuple[float, float, tuple[int, ...]]) -> None:
+    if any(other[0] <= pack[0] and other[1] >= pack[1] for other in bucket):
+        return
+    bucket[:] = [other for other in bucket if not (pack[0] <= other[0] and pack[1] >= other[1])]
+    bucket.append(pack)
+
+
+def _replica_times(times: Sequence[float]) -> ReplicaTimes:
+    return ReplicaTimes(*(Seconds(time) for time in times))

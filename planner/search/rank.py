@@ -1,0 +1,207 @@
+"""All candidates priced, placed and ranked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from planner.core.estimate import Estimate
+from planner.core.plan import EngineLimits, Infeasible, Parallelism, Plan
+from planner.core.workload import Objective, Workload
+from planner.cost.pipeline import best_partition
+from planner.cost.pricer import Pricer
+from planner.cost.strategy import Strategy
+from planner.search.placement import Placer
+from planner.search.space import candidates, illegal
+from planner.units import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A priced plan. ``proven`` if no placement of these degrees is better under the cost model."""
+
+    plan: Plan
+    estimate: Estimate
+    proven: bool
+
+    def latency(self, workload: Workload) -> Seconds:
+        """From request to last token."""
+        return self.estimate.latency(workload.output_tokens)
+
+    def missed(self, workload: Workload) -> tuple[str, ...]:
+        """The targets this plan does not meet."""
+        misses = []
+        if workload.ttft_target is not None and self.estimate.ttft > workload.ttft_target:
+            misses.append("TTFT")
+        if workload.tpot_target is not None and self.estimate.tpot > workload.tpot_target:
+            misses.append("TPOT")
+        return tuple(misses)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Every feasible plan, best first, and every refusal."""
+
+    ranked: tuple[Ranked, ...]
+    infeasible: tuple[Infeasible, ...]
+
+
+class Search:
+    """Prices and ranks plans of one question."""
+
+    def __init__(self, pricer: Pricer, objective: Objective) -> None:
+        self.pricer = pricer
+        self.objective = objective
+        self._placer = Placer(pricer.topology, objective)
+
+    def everything(self) -> Answer:
+        """All legal degrees on the machine, ranked."""
+        pricer = self.pricer
+        gpus = len(pricer.topology.gpus)
+        ranked: list[Ranked] = []
+        refusals: dict[tuple[str, int, int, int], Infeasible] = {}
+        for degrees in candidates(gpus, pricer.model, pricer.traits):
+            outcome = self.one(degrees)
+            if isinstance(outcome, Ranked):
+                ranked.append(outcome)
+            else:
+                # the same rule with the same numbers at another count of replicas says nothing new
+                key = outcome.rule, degrees.tensor, degrees.pipeline if outcome.rule in _BY_STAGES else 0, degrees.expert
+                refusals.setdefault(key, outcome)
+        return Answer(tuple(self.rank(ranked)), tuple(refusals.values()))
+
+    def rank(self, plans: Sequence[Ranked]) -> list[Ranked]:
+        """Plans that meet the targets first, then by the objective, then the simpler ones."""
+        workload = self.pricer.workload
+
+        def key(one: Ranked) -> tuple[int, float, float, int, Parallelism]:
+            latency, rate = one.latency(workload), -one.estimate.output_tokens_per_second
+            first, second = (rate, latency) if self.objective == "throughput" else (latency, rate)
+            degrees = one.plan.parallelism
+            return len(one.missed(workload)), first, second, degrees.gpus, degrees
+
+        return sorted(plans, key=key)
+
+    def one(self, degrees: Parallelism) -> Ranked | Infeasible:
+        """The best plan with these degrees: partition, limits and placement chosen."""
+        pricer = self.pricer
+        gpus = range(len(pricer.topology.gpus))
+        options: list[Ranked] = []
+        refusal: Infeasible | None = None
+        for pool in self._pools(degrees.gpus):
+            spec, _ = pricer.weakest_of(pool)
+            refused = illegal(degrees, pricer.model, pricer.workload, spec, len(pool), pricer.traits)
+            outcome = refused or self._on(degrees, pool)
+            if isinstance(outcome, Ranked):
+                options.append(outcome)
+            else:
+                refusal = refusal or outcome
+        if options:
+            return self.rank(options)[0]
+        if refusal is None:  # no pool is large enough
+            spec, _ = pricer.weakest_of(gpus)
+            refusal = illegal(degrees, pricer.model, pricer.workload, spec, len(gpus), pricer.traits)
+        assert refusal is not None
+        return refusal
+
+    def _pools(self, need: int) -> list[list[int]]:
+        """Sets of GPUs to place on: all of them; where models are mixed, also every set of models that is large enough."""
+        topology = self.pricer.topology
+        kinds: dict[tuple[str | None, float | None], list[int]] = {}
+        for number, gpu in enumerate(topology.gpus):
+            kinds.setdefault((gpu.hardware, gpu.memory), []).append(number)
+        groups = list(kinds.values())
+        pools = []
+        for chosen in range(2 ** len(groups) - 1, 0, -1) if len(groups) <= MAX_KINDS else [2 ** len(groups) - 1]:
+            pool = sorted(gpu for bit, group in enumerate(groups) if chosen >> bit & 1 for gpu in group)
+            if len(pool) >= need:
+                pools.append(pool)
+        return pools
+
+    def _on(self, degrees: Parallelism, pool: Sequence[int]) -> Ranked | Infeasible:
+        options: list[Ranked] = []
+        refusal: Infeasible | None = None
+        for strategy in self._strategies(degrees, pool):
+            if isinstance(strategy, Infeasible):
+                refusal = refusal or strategy
+                continue
+            placed = self.pricer.placed(strategy)
+            choice = self._placer.place(placed, pool)
+            if isinstance(choice, Infeasible):
+                refusal = refusal or choice
+                continue
+            limits = replace(strategy.limits, max_model_tokens=_longest(strategy))
+            plan = Plan(degrees, choice.placement, strategy.partition, limits)
+            options.append(Ranked(plan, placed.estimate(choice.placement), choice.proven))
+        if options:
+            return self.rank(options)[0]
+        assert refusal is not None
+        return refusal
+
+    def _strategies(self, degrees: Parallelism, pool: Sequence[int]) -> list[Strategy | Infeasible]:
+        """The engine's own partition and the one that levels the stages' decode times, under limits that fit."""
+        layers = len(self.pricer.model.layers)
+        first = self._with_limits(degrees, self.pricer.traits.default_partition(layers, degrees.pipeline), pool)
+        if degrees.pipeline == 1:
+            return [first]
+        partition = self._levelled(degrees, first) if isinstance(first, Strategy) else self._by_memory(degrees)
+        if isinstance(first, Strategy) and partition == first.partition:
+            return [first]
+        return [first, self._with_limits(degrees, partition, pool)]
+
+    def _with_limits(self, degrees: Parallelism, partition: tuple[int, ...], pool: Sequence[int]) -> Strategy | Infeasible:
+        pricer = self.pricer
+        offered = -(-pricer.workload.concurrency // degrees.data)
+        spec, capacity = pricer.weakest_of(pool)
+        limits = pricer.traits.default_limits(spec, capacity)
+        limits = replace(limits, max_sequences=max(limits.max_sequences, offered))
+        outcome = pricer.strategy(degrees, partition, limits, pool)
+        if isinstance(outcome, Infeasible) and offered < limits.max_sequences:
+            # a smaller step leaves more memory: no more sequences than are offered, and a short chunk
+            small = replace(limits, max_sequences=offered, max_batched_tokens=max(offered, _short(limits)))
+            retried = pricer.strategy(degrees, partition, small, pool)
+            if isinstance(retried, Strategy):
+                return retried
+        return outcome
+
+    def _levelled(self, degrees: Parallelism, even: Strategy) -> tuple[int, ...]:
+        """Layers cut so that the slowest stage of a decode step is as fast as can be (the head counts on the last)."""
+        per_layer = [
+            work.decode_total / count if number < degrees.pipeline - 1 else 0.0
+            for number, (work, count) in enumerate(zip(even.stages, even.partition, strict=True))
+        ]
+        layer = max(per_layer)
+        extra = max(0.0, even.stages[-1].decode_total - even.partition[-1] * layer)
+
+        def cost(stage: int, count: int) -> float:
+            return count * layer + extra * (stage == degrees.pipeline - 1)
+
+        return best_partition(sum(even.partition), degrees.pipeline, cost)
+
+    def _by_memory(self, degrees: Parallelism) -> tuple[int, ...]:
+        """Layers cut so that the fullest stage holds as little as can be."""
+        model, tensor = self.pricer.model, degrees.tensor
+        layers = len(model.layers)
+        weight = model.weight_format.bytes_per_weight
+        layer = sum(one.parameters(model.hidden_size) for one in model.layers) * weight / layers / tensor
+        table = model.vocabulary_size * model.hidden_size * 2 / tensor
+
+        def cost(stage: int, count: int) -> float:
+            return count * layer + table * ((stage == 0) + (stage == degrees.pipeline - 1))
+
+        return best_partition(layers, degrees.pipeline, cost)
+
+
+MAX_KINDS = 4
+_BY_STAGES = frozenset({"memory", "layers", "node-boundary"})
+_SHORT_CHUNK = 2048
+
+
+def _short(limits: EngineLimits) -> int:
+    return min(limits.max_batched_tokens, _SHORT_CHUNK)
+
+
+def _longest(strategy: Strategy) -> int:
+    """The longest request the KV cache surely holds, up to what the model takes."""
+    return max(strategy.workload.total_tokens, min(strategy.model.max_positions, strategy.kv_cache_tokens))
+

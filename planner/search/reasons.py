@@ -1,0 +1,117 @@
+"""Why the winner won, in sentences: against the next plan of each other kind, naming the link that holds it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner.core.plan import Infeasible, Parallelism
+from planner.search.fit import remedy
+from planner.search.rank import Ranked, Search
+
+RUNNERS_UP = 3
+
+
+def reasons(search: Search, ranked: Sequence[Ranked], infeasible: Sequence[Infeasible]) -> tuple[str, ...]:
+    """One sentence a line."""
+    if not ranked:
+        return _nothing(search, infeasible)
+    winner = ranked[0]
+    lines = [_winner(search, winner)]
+    shapes = {(winner.plan.parallelism.tensor, winner.plan.parallelism.pipeline)}
+    for other in ranked[1:]:
+        shape = other.plan.parallelism.tensor, other.plan.parallelism.pipeline
+        if shape not in shapes and len(lines) <= RUNNERS_UP:
+            shapes.add(shape)
+            lines.append(_against(search, winner, other))
+    return tuple(lines)
+
+
+def _winner(search: Search, winner: Ranked) -> str:
+    communication = winner.estimate.communication
+    degrees = winner.plan.parallelism
+    head = f"{degrees} ranks first for {search.objective}"
+    if communication.limiting_link is None:
+        return f"{head}: no GPU waits for another within a request"
+    share = winner.estimate.decode.parts.get("all_reduce", 0.0) / winner.estimate.decode.total
+    kept = _kept(search, winner)
+    return f"{head}: all-reduces take {share:.0%} of a decode step over {communication.limiting_link}{kept}"
+
+
+def _kept(search: Search, winner: Ranked) -> str:
+    """What the placement avoids, if the machine has worse groups of that size."""
+    wires, tensor = search.pricer.wires, winner.plan.parallelism.tensor
+    if tensor < 2:
+        return ""
+    used = [group for replica in winner.plan.placement for group in replica]
+    worst_used = min((wires.group(group).packing.bandwidth for group in used), default=0.0)
+    natural = tuple(range(tensor))
+    plain = wires.group(natural)
+    if plain.packing.bandwidth < 0.99 * worst_used:
+        return (
+            f"; GPUs {_set(natural)} in index order would share {plain.limiting_link}, "
+            f"{worst_used / max(plain.packing.bandwidth, 1.0):.1f} times slower than {_set(used[0])}"
+        )
+    return ""
+
+
+def _set(group: Sequence[int]) -> str:
+    return "{" + ",".join(str(gpu) for gpu in group) + "}"
+
+
+def _against(search: Search, winner: Ranked, other: Ranked) -> str:
+    workload = search.pricer.workload
+    rate = 1 - other.estimate.output_tokens_per_second / winner.estimate.output_tokens_per_second
+    slower = other.latency(workload) / winner.latency(workload) - 1
+    difference = f"{rate:.0%} less throughput" if search.objective == "throughput" and rate > 0 else f"{slower:.0%} more latency"
+    if search.objective == "throughput" and rate <= 0:
+        difference = "as much throughput, but a target missed" if other.missed(workload) else "as much throughput"
+    return f"{other.plan.parallelism}: {difference}; {_cause(winner, other)}"
+
+
+def _cause(winner: Ranked, other: Ranked) -> str:
+    """The part of its token time that grew most, with the link where it is a wire."""
+    mine, theirs = winner.estimate.decode.parts, other.estimate.decode.parts
+    grown = {part: theirs.get(part, 0.0) - mine.get(part, 0.0) for part in {*mine, *theirs}}
+    part = max(sorted(grown), key=lambda name: grown[name])
+    link = other.estimate.communication.limiting_link
+    wait = other.estimate.ttft - winner.estimate.ttft
+    if other.estimate.assumptions and wait > grown[part]:
+        return other.estimate.assumptions[0]
+    words = {
+        "all_reduce": f"its all-reduces wait for {link}",
+        "point_to_point": f"its stages wait for {link}",
+        "waiting": "its stages wait for each other",
+        "linear": "each GPU reads more weights a token",
+        "experts": "each GPU reads more expert weights a token",
+        "expert_exchange": "its experts exchange tokens over more GPUs",
+        "attention": "each GPU reads more KV cache a token",
+        "head": "each GPU computes more of the head",
+    }
+    if grown[part] > 0 and part in words:
+        tail = f" (limited by {link})" if link and part not in ("all_reduce", "point_to_point") else ""
+        return f"{words[part]} (+{grown[part] * 1e3:.1f} ms){tail}"
+    extra = other.estimate.prefill.total - winner.estimate.prefill.total
+    return f"a prompt takes {extra * 1e3:.0f} ms longer" + (f" over {link}" if link else "") if extra > 0 else "fewer GPUs at work"
+
+
+def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...]:
+    """Nothing fits: by what, and what would."""
+    topology, model = search.pricer.topology, search.pricer.model
+    hardware = " and ".join(topology.hardware)
+    lines = [f"no plan fits {model.name} ({model.weight_format.name}) on {len(topology.gpus)}× {hardware}"]
+    memory = [one for one in infeasible if one.rule == "memory"]
+    if memory:
+        nearest = min(memory, key=lambda one: one.need - one.have)
+        lines.append(f"the nearest is {nearest.parallelism}: {nearest.message}")
+        what = remedy(search.pricer)
+        if what.gpus is not None:
+            lines.append(f"{what.gpus}× {hardware} would fit it, as {_degrees(what.gpus_parallelism)}")
+        if what.weight_format is not None:
+            lines.append(f"--quant {what.weight_format} would fit it on these, as {_degrees(what.format_parallelism)}")
+    elif infeasible:
+        lines.append(infeasible[0].message)
+    return tuple(lines)
+
+
+def _degrees(degrees: Parallelism | None) -> str:
+    return str(degrees) if degrees else "?"
