@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from planner.core.workload import Objective, Workload
     from planner.search.fit import Remedy
     from planner.search.rank import Ranked, Search
+    from planner.search.recommendation import Recommendation
 
 STDIN = "-"
 HOW_TO_NAME_A_TOPOLOGY = (
@@ -31,23 +32,6 @@ HOW_TO_NAME_A_TOPOLOGY = (
     "a topology YAML, or the saved text of 'nvidia-smi topo -m'"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The answer to one question: plans best first with their launch, refusals, and why."""
-
-    topology: Topology
-    model: ModelSpec
-    workload: Workload
-    objective: Objective
-    engine: Engine
-    plans: tuple[Ranked, ...]
-    launches: tuple[LaunchSpec, ...]
-    infeasible: tuple[Infeasible, ...]
-    reasons: tuple[str, ...]
-    warnings: tuple[str, ...]
-    considered: int
 
 
 def probe(source: str | None = None, *, gpu: str | None = None) -> Topology:
@@ -64,6 +48,24 @@ def probe(source: str | None = None, *, gpu: str | None = None) -> Topology:
         topology = _from_text(*_read(source), hardware)
     topology.check()
     return _named(topology)
+
+
+def find_topology(reference: str | None, *, gpu: str | None = None) -> Topology:
+    """The topology that is named, or this host's. Raises ``Unavailable``, saying how to name one, where there is no GPU."""
+    if reference is not None:
+        return load_topology(reference, gpu=gpu)
+    try:
+        return probe(gpu=gpu)
+    except Unavailable as error:
+        raise Unavailable(error.problem, path=error.path, hint=HOW_TO_NAME_A_TOPOLOGY) from None
+
+
+def save_topology(topology: Topology, path: Path, *, force: bool = False) -> None:
+    """Write the topology's YAML document, atomically; nothing is overwritten without ``force``."""
+    from planner.documents.files import write_atomically
+    from planner.documents.topology import dump_topology
+
+    write_atomically(path, dump_topology(topology), force=force)
 
 
 def load_topology(reference: str, *, gpu: str | None = None) -> Topology:
@@ -248,18 +250,23 @@ def _answer(
     warnings: tuple[str, ...],
     top: int,
 ) -> Recommendation:
-    from planner.search.reasons import reasons
+    from planner.deploy.shell import command_line
+    from planner.search.reasons import plan_reasons, reasons
+    from planner.search.recommendation import Recommendation, Recommended
 
     pricer = search.pricer
-    plans = tuple(ranked[:top])
+    plans = []
+    for place, one in enumerate(ranked[:top]):
+        launch = engine.launch(one.plan, pricer.model, topology)
+        commands = tuple(command_line(process) for process in launch.processes)
+        plans.append(Recommended(place + 1, one, launch, commands, plan_reasons(search, ranked, place)))
     return Recommendation(
         topology=topology,
         model=pricer.model,
         workload=pricer.workload,
         objective=search.objective,
-        engine=engine,
-        plans=plans,
-        launches=tuple(engine.launch(one.plan, pricer.model, topology) for one in plans),
+        engine=engine.traits,
+        plans=tuple(plans),
         infeasible=tuple(infeasible),
         reasons=reasons(search, ranked, infeasible),
         warnings=(*warnings, *_missed_targets(pricer.workload, ranked)),
@@ -365,16 +372,17 @@ def _refuse_strange(name: str) -> None:
 
 __all__ = [
     "PlannerError",
-    "Recommendation",
     "Unavailable",
     "emit",
     "equipped_for_display",
     "estimate",
+    "find_topology",
     "load_gpu",
     "load_model",
     "load_topology",
     "probe",
     "recommend",
+    "save_topology",
     "smallest_that_fits",
     "topology_names",
 ]

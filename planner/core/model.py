@@ -117,5 +117,9 @@ class ModelSpec:
 
 
 def kinds(layers: Sequence[Layer]) -> list[tuple[Layer, int]]:
-    """The distinct layers with how many there are of each, in order of appearance."""
-    return list(Counter(layers).items())
+    """The distinct layers with how many there are of each, in order of appearance.
+
+    By identity, not by value: models repeat one object, and this is asked often.
+    """
+    objects = {id(layer): layer for layer in layers}
+    return [(objects[identity], count) for identity, count in Counter(map(id, layers)).items()]

@@ -90,9 +90,17 @@ class Collectives:
     def __init__(self, calibration: Calibration, traits: EngineTraits) -> None:
         self._calibration = calibration
         self._traits = traits
+        self._memo: dict[tuple[tuple[int, ...], float], CollectiveTime] = {}
 
     def all_reduce(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
-        """The time of one all-reduce of ``size`` bytes over ``group``; zero for one rank or no bytes."""
+        """The time of one all-reduce of ``size`` bytes over ``group``; zero for one rank or no bytes. Memoised."""
+        key = group.gpus, size
+        found = self._memo.get(key)
+        if found is None:
+            found = self._memo[key] = self._all_reduce(group, size)
+        return found
+
+    def _all_reduce(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
         if group.ranks == 1 or size <= 0:
             return CollectiveTime(Seconds(0.0), "none", None, "high", "one rank")
         anchor = self._anchor(group, self._traits.stack) or self._anchor(group, "nccl")

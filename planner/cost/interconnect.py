@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,8 +77,9 @@ class Interconnect:
         return self.paths.between(gpus[a].id, gpus[b].id)
 
     def rate(self, path: Path) -> BytesPerSecond:
-        """What the weakest link of a path achieves."""
-        return BytesPerSecond(min((self.capacity[link] for link in path.links), default=0.0))
+        """What a path achieves on its own: its weakest link, shared by as often as it crosses it."""
+        crossings = Counter(path.links)
+        return BytesPerSecond(min((self.capacity[link] / times for link, times in crossings.items()), default=0.0))
 
     def peak(self, path: Path) -> BytesPerSecond:
         """The line rate of the weakest link of a path."""

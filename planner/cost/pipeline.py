@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from planner.cost.formula import formula
 from planner.units import Seconds
@@ -76,44 +78,36 @@ def prompt_makespan(serial: Seconds, ideal: Seconds, overlap: float) -> Seconds:
     return Seconds(serial - overlap * (serial - ideal))
 
 
-@formula(source="linear partition by dynamic programming (Manne and Sorevik 1995)")
-def best_partition(
-    layers: int,
-    stages: int,
-    cost: Callable[[int, int], float],
-) -> tuple[int, ...]:
+@formula(
+    source="chains-on-chains partitioning by parametric search (Pinar and Aykanat 2004)",
+    valid="layers alike; a stage's cost rises with its layers",
+)
+def best_partition(layers: int, stages: int, cost: Callable[[int, int], float]) -> tuple[int, ...]:
     """Layers per stage so that the most expensive stage is as cheap as can be.
 
-    ``cost(stage, layers)`` is what a stage of that many layers costs (infinite if it does not fit). Among equally good
-    partitions the most even one wins, of those the one with more layers late. Every stage has a layer at least.
+    ``cost(stage, layers)`` is what a stage of that many layers costs. Among equally good partitions the most even one
+    wins, of those the one with more layers late. Every stage has a layer at least.
 
-    >>> head = 1.2279
-    >>> best_partition(80, 3, lambda stage, layers: layers + head * (stage == 2))
+    >>> best_partition(80, 3, lambda stage, layers: layers + 1.2279 * (stage == 2))
     (27, 27, 26)
     >>> best_partition(32, 4, lambda stage, layers: layers + 2.409 * (stage == 3))
     (8, 9, 9, 6)
     """
-    even = layers / stages
-    # best[done]: (most expensive stage, unevenness, layers of the last stage) with `done` layers on the stages so far
-    best: dict[int, tuple[float, float, int]] = {0: (0.0, 0.0, 0)}
-    history = [best]
-    for stage in range(stages):
-        following: dict[int, tuple[float, float, int]] = {}
-        for before, (worst, uneven, _) in best.items():
-            for count in range(1, layers - before - (stages - stage - 1) + 1):
-                here = max(worst, cost(stage, count))
-                option = here, uneven + (count - even) ** 2, -count
-                known = following.get(before + count)
-                if known is None or option < (known[0], known[1], -known[2]):
-                    following[before + count] = here, option[1], count
-        best = following
-        history.append(best)
-    partition = []
-    done = layers
-    for step in reversed(history[1:]):
-        partition.append(step[done][2])
-        done -= step[done][2]
-    return tuple(reversed(partition))
+    most = layers - stages + 1
+
+    def room(bottleneck: float) -> list[int]:
+        """How many layers each stage takes without exceeding ``bottleneck``, one at least."""
+        return [max(1, bisect_right(range(1, most + 1), bottleneck, key=partial(cost, stage))) for stage in range(stages)]
+
+    # the answer lies between a perfect division and everything else on single layers
+    even = -(-layers // stages)
+    candidates = sorted({cost(stage, count) for stage in range(stages) for count in range(1, min(most, 2 * even + 1) + 1)})
+    enough = bisect_left(candidates, layers, key=lambda bottleneck: sum(room(bottleneck)))
+    caps = room(candidates[enough]) if enough < len(candidates) else [most] * stages
+    counts = [1] * stages
+    for _ in range(layers - stages):
+        counts[min((stage for stage in range(stages) if counts[stage] < caps[stage]), key=lambda stage: (counts[stage], -stage))] += 1
+    return tuple(counts)
 
 
 @formula(source="micro-batch of a decode step: requests shared out over the batches in flight")

@@ -105,6 +105,7 @@ class Placed:
         self._groups: dict[frozenset[int], GroupTimes] = {}
         self._hops: dict[tuple[frozenset[int], frozenset[int]], list[Hop]] = {}
         self._pairs: dict[tuple[int, int], tuple[Seconds, Seconds]] = {}
+        self._gathers: dict[frozenset[int], tuple[Seconds, Seconds]] = {}
 
     def group(self, gpus: Sequence[int]) -> GroupTimes:
         """The all-reduces of one tensor-parallel group."""
@@ -175,10 +176,13 @@ class Placed:
         strategy, traits = self.strategy, self.strategy.traits
         if not traits.pipeline_sliced or len(receivers) == 1:
             return Seconds(0.0), Seconds(0.0)
-        facts, tensors, chunks = self.wires.group(receivers), traits.pipeline_tensors, strategy.chunks
-        gather = self.collectives.all_gather
-        prompt = sum(times * gather(facts, Bytes(tensors * strategy.chunk_bytes(size))) for size, times in chunks.parts)
-        return gather(facts, Bytes(tensors * strategy.decode_bytes)), Seconds(prompt / chunks.count)
+        key = frozenset(receivers)
+        if key not in self._gathers:
+            facts, tensors, chunks = self.wires.group(receivers), traits.pipeline_tensors, strategy.chunks
+            gather = self.collectives.all_gather
+            prompt = sum(times * gather(facts, Bytes(tensors * strategy.chunk_bytes(size))) for size, times in chunks.parts)
+            self._gathers[key] = gather(facts, Bytes(tensors * strategy.decode_bytes)), Seconds(prompt / chunks.count)
+        return self._gathers[key]
 
     def _pairings(self, senders: Sequence[int], receivers: Sequence[int]) -> list[Hop]:
         gather = self._gather(receivers)

@@ -82,7 +82,7 @@ def _best_ring(
     group: Sequence[str], paths: Paths, residual: Mapping[DirectedLink, float]
 ) -> tuple[tuple[str, ...], float]:
     """The order with the highest rate on ``residual``, and that rate; no order where nothing is left."""
-    hop_links = {(a, b): paths.between(a, b).links for a in group for b in group if a != b}
+    hop_links = {(a, b): Counter(paths.between(a, b).links) for a in group for b in group if a != b}
     bound = _upper_bound(group, hop_links, residual)
     if bound <= 0:
         return (), 0.0
@@ -93,23 +93,24 @@ def _best_ring(
     best: tuple[tuple[str, ...], float] = ((), 0.0)
     loads: Counter[DirectedLink] = Counter()
 
+    def sustained(hop: Counter[DirectedLink]) -> float:
+        """The rate the links of one more hop would sustain."""
+        return min((residual[link] / (loads[link] + times) for link, times in hop.items()), default=bound)
+
     def extend(order: list[str], rate: float) -> None:
         nonlocal best
         if best[1] >= bound * (1 - 1e-12):
             return
         last = order[-1]
         if len(order) == len(group):
-            closing = min((residual[link] / (loads[link] + 1) for link in hop_links[last, order[0]]), default=rate)
-            # a link may occur twice in one hop only through host memory, never in both directions at once
+            closing = sustained(hop_links[last, order[0]])
             if min(rate, closing) > best[1]:
                 best = tuple(order), min(rate, closing)
             return
         choices = []
         for gpu in group:
             if gpu not in order:
-                links = hop_links[last, gpu]
-                reached = min((residual[link] / (loads[link] + 1) for link in links), default=rate)
-                choices.append((-min(rate, reached), gpu))
+                choices.append((-min(rate, sustained(hop_links[last, gpu])), gpu))
         for negative, gpu in sorted(choices):
             if -negative <= best[1]:
                 break
@@ -125,13 +126,13 @@ def _best_ring(
 
 def _upper_bound(
     group: Sequence[str],
-    hop_links: Mapping[tuple[str, str], tuple[DirectedLink, ...]],
+    hop_links: Mapping[tuple[str, str], Counter[DirectedLink]],
     residual: Mapping[DirectedLink, float],
 ) -> float:
     """No ring is faster: every GPU sends over some first hop and receives over some last one."""
 
-    def best(hops: list[tuple[DirectedLink, ...]]) -> float:
-        return max((min((residual[link] for link in links), default=0.0) for links in hops), default=0.0)
+    def best(hops: list[Counter[DirectedLink]]) -> float:
+        return max((min((residual[link] / times for link, times in hop.items()), default=0.0) for hop in hops), default=0.0)
 
     leaving = min(best([hop_links[gpu, other] for other in group if other != gpu]) for gpu in group)
     arriving = min(best([hop_links[other, gpu] for other in group if other != gpu]) for gpu in group)

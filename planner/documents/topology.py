@@ -94,7 +94,6 @@ class TopologyDocument(Document):
     schema_version: int
     name: str = Field(min_length=1)
     description: str = ""
-    aliases: list[str] = []
     origin: OriginDocument
     hosts: list[HostDocument] = Field(min_length=1)
     shared: SharedDocument = SharedDocument()

@@ -77,14 +77,25 @@ class _Fill:
         ends = self._gpus(self._ends(link))
         generation = link.generation or max(gpu.pcie_generation for gpu in ends or self._host_gpus(link))
         lanes = link.count or (ends[0].pcie_lanes if ends else DEFAULT_LANES)
+        bridge = {DeviceKind.HOST_BRIDGE, DeviceKind.SOCKET} == {device.kind for device in self._ends(link)}
         assumed = link.generation is None and link.count is None and isinstance(link.bandwidth, Unknown)
         peak = self._rates.pcie_lane_peak[generation]
         if isinstance(link.bandwidth, Unknown):
-            link = replace(link, bandwidth=BytesPerSecond(lanes * peak))
-        note = "PCIe slots at the cards' full generation and width, switch and bridge uplinks x16 of the same generation"
+            slots = self._slots(link) if bridge and link.count is None else 1
+            link = replace(link, bandwidth=BytesPerSecond(slots * lanes * peak))
+        note = (
+            "PCIe slots at the cards' full generation and width, switch uplinks x16 of the same generation, "
+            "a host bridge carries all its slots at full rate"
+        )
         efficiency = self._rates.pcie_lane_achieved[generation] / peak
-        link = replace(link, generation=generation, count=lanes)
+        link = replace(link, generation=generation, count=link.count or (None if bridge else lanes))
         return self._scaled(link, efficiency), note if assumed else ""
+
+    def _slots(self, link: Link) -> int:
+        """How many x16 slots hang below the host bridge of its link to the socket."""
+        bridge = next(device.id for device in self._ends(link) if device.kind is DeviceKind.HOST_BRIDGE)
+        below = [other for other in self._topology.links if other.kind is LinkKind.PCIE and bridge in (other.a, other.b)]
+        return max(1, len(below) - 1)
 
     def _peer(self, link: Link) -> tuple[Link, str]:
         gpus = self._gpus(self._ends(link))

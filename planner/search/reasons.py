@@ -11,19 +11,27 @@ from planner.search.rank import Ranked, Search
 RUNNERS_UP = 3
 
 
+def plan_reasons(search: Search, ranked: Sequence[Ranked], place: int) -> tuple[str, ...]:
+    """Why the plan at ``place`` stands there: what carries the first, what holds back another."""
+    winner = ranked[0]
+    return (_winner(search, winner),) if place == 0 else (_against(search, winner, ranked[place]),)
+
+
 def reasons(search: Search, ranked: Sequence[Ranked], infeasible: Sequence[Infeasible]) -> tuple[str, ...]:
-    """One sentence a line."""
+    """Why the winner won, against the best plan of each other shape; or why nothing fits, and what would."""
     if not ranked:
         return _nothing(search, infeasible)
-    winner = ranked[0]
-    lines = [_winner(search, winner)]
-    shapes = {(winner.plan.parallelism.tensor, winner.plan.parallelism.pipeline)}
-    for other in ranked[1:]:
-        shape = other.plan.parallelism.tensor, other.plan.parallelism.pipeline
-        if shape not in shapes and len(lines) <= RUNNERS_UP:
-            shapes.add(shape)
-            lines.append(_against(search, winner, other))
+    lines = [*plan_reasons(search, ranked, 0)]
+    shapes = {_shape(ranked[0])}
+    for place, other in enumerate(ranked):
+        if _shape(other) not in shapes and len(lines) <= RUNNERS_UP:
+            shapes.add(_shape(other))
+            lines += plan_reasons(search, ranked, place)
     return tuple(lines)
+
+
+def _shape(one: Ranked) -> tuple[int, int]:
+    return one.plan.parallelism.tensor, one.plan.parallelism.pipeline
 
 
 def _winner(search: Search, winner: Ranked) -> str:
@@ -34,7 +42,7 @@ def _winner(search: Search, winner: Ranked) -> str:
         return f"{head}: no GPU waits for another within a request"
     share = winner.estimate.decode.parts.get("all_reduce", 0.0) / winner.estimate.decode.total
     kept = _kept(search, winner)
-    return f"{head}: all-reduces take {share:.0%} of a decode step over {communication.limiting_link}{kept}"
+    return f"{head}: all-reduces take {_percent(share)} of a decode step over {communication.limiting_link}{kept}"
 
 
 def _kept(search: Search, winner: Ranked) -> str:
@@ -54,6 +62,10 @@ def _kept(search: Search, winner: Ranked) -> str:
     return ""
 
 
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"
+
+
 def _set(group: Sequence[int]) -> str:
     return "{" + ",".join(str(gpu) for gpu in group) + "}"
 
@@ -62,7 +74,7 @@ def _against(search: Search, winner: Ranked, other: Ranked) -> str:
     workload = search.pricer.workload
     rate = 1 - other.estimate.output_tokens_per_second / winner.estimate.output_tokens_per_second
     slower = other.latency(workload) / winner.latency(workload) - 1
-    difference = f"{rate:.0%} less throughput" if search.objective == "throughput" and rate > 0 else f"{slower:.0%} more latency"
+    difference = f"{_percent(rate)} less throughput" if search.objective == "throughput" and rate > 0 else f"{_percent(slower)} more latency"
     if search.objective == "throughput" and rate <= 0:
         difference = "as much throughput, but a target missed" if other.missed(workload) else "as much throughput"
     return f"{other.plan.parallelism}: {difference}; {_cause(winner, other)}"
@@ -81,15 +93,15 @@ def _cause(winner: Ranked, other: Ranked) -> str:
         "all_reduce": f"its all-reduces wait for {link}",
         "point_to_point": f"its stages wait for {link}",
         "waiting": "its stages wait for each other",
-        "linear": "each GPU reads more weights a token",
-        "experts": "each GPU reads more expert weights a token",
+        "linear": "each GPU reads more weights",
+        "experts": "each GPU reads more expert weights",
         "expert_exchange": "its experts exchange tokens over more GPUs",
-        "attention": "each GPU reads more KV cache a token",
+        "attention": "each GPU reads more KV cache",
         "head": "each GPU computes more of the head",
     }
     if grown[part] > 0 and part in words:
-        tail = f" (limited by {link})" if link and part not in ("all_reduce", "point_to_point") else ""
-        return f"{words[part]} (+{grown[part] * 1e3:.1f} ms){tail}"
+        tail = f"; its slowest link is {link}" if link and part not in ("all_reduce", "point_to_point") else ""
+        return f"{words[part]} (+{grown[part] * 1e3:.1f} ms a token){tail}"
     extra = other.estimate.prefill.total - winner.estimate.prefill.total
     return f"a prompt takes {extra * 1e3:.0f} ms longer" + (f" over {link}" if link else "") if extra > 0 else "fewer GPUs at work"
 

@@ -11,24 +11,25 @@ from planner.core.plan import Infeasible, Parallelism
 from planner.core.workload import Workload
 
 FEW_GPUS = 16
-"""Up to here every count of stages and replicas is tried; above, those that leave no GPU idle for no reason."""
+"""Up to here every count of stages and replicas is tried; above, powers of two, divisors, and the most that fit."""
 
 
 def candidates(gpus: int, model: ModelSpec, traits: EngineTraits) -> Iterator[Parallelism]:
     """All degrees that fit ``gpus`` GPUs by number, smaller tensor degrees first."""
     for tensor in range(1, gpus + 1):
-        for pipeline in range(1, gpus // tensor + 1):
-            most = gpus // (tensor * pipeline)
-            for data in range(1, most + 1) if gpus <= FEW_GPUS else _counts(most):
+        for pipeline in _counts(gpus // tensor, gpus):
+            for data in _counts(gpus // (tensor * pipeline), gpus):
                 yield Parallelism(tensor, pipeline, data)
                 if model.experts:
                     for expert in traits.expert_degrees(tensor, data):
                         yield Parallelism(tensor, pipeline, data, expert)
 
 
-def _counts(most: int) -> list[int]:
-    """Powers of two up to ``most``, and ``most``."""
-    return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+def _counts(most: int, gpus: int) -> list[int]:
+    """How many stages or replicas to try, of at most ``most``."""
+    if gpus <= FEW_GPUS:
+        return list(range(1, most + 1))
+    return [count for count in range(1, most + 1) if count == most or gpus % count == 0 or count & (count - 1) == 0]
 
 
 def illegal(

@@ -1,0 +1,37 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from planner.cli.estimate import estimate
+from planner.cli.probe import probe
+from planner.cli.recommend import recommend
+
+app = typer.Typer(
+    help="Plan LLM inference by the wires: read a machine's topology, place every rank, write the launch command.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(probe)
+app.command()(recommend)
+app.command()(estimate)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from planner import __version__
+
+        typer.echo(f"planner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    del version

@@ -1,0 +1,61 @@
+"""Options that several commands share, and the enumerations they choose from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Optional
+
+import typer
+
+
+class Format(StrEnum):
+    """How the answer is written."""
+
+    table = "table"
+    json = "json"
+
+
+class ObjectiveName(StrEnum):
+    """What the best plan is best at."""
+
+    throughput = "throughput"
+    latency = "latency"
+
+
+MODEL_HELP = "A catalogue name (llama-3.1-70b), a hub id, a directory with config.json, or the file."
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+TopologyReference = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option(
+        "--topology",
+        "-t",
+        help="A topology YAML, the saved text of 'nvidia-smi topo -m' (- for stdin), a library name (dgx-h100), "
+        "or a short spec (8xH100-SXM5-80GB). Without it: this host.",
+        show_default=False,
+    ),
+]
+InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, help="Prompt length.")]
+OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, help="Answer length.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Requests in flight, over all replicas together.")]
+TtftTarget = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--ttft-ms", min=0.001, help="Target for the mean time to first token, ms.", show_default=False),
+]
+TpotTarget = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option("--tpot-ms", min=0.001, help="Target for the mean time per output token, ms.", show_default=False),
+]
+ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="What to rank by.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="vllm or tensorrt-llm.")]
+Quant = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--quant", help="Weight format instead of the checkpoint's: bf16, fp8, int8, awq, gptq, nvfp4, mxfp4.", show_default=False
+    ),
+]
+Gpu = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--gpu", help="The GPU model, where the topology does not name it (H100-SXM5-80GB).", show_default=False),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to write the answer.")]

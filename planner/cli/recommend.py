@@ -1,0 +1,52 @@
+"""planner recommend"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from planner.cli.answer import Question, ask, show
+from planner.cli.guard import guarded
+from planner.cli.options import (
+    Concurrency,
+    EngineOption,
+    Format,
+    FormatOption,
+    Gpu,
+    InputTokens,
+    Model,
+    ObjectiveName,
+    ObjectiveOption,
+    OutputTokens,
+    Quant,
+    TopologyReference,
+    TpotTarget,
+    TtftTarget,
+)
+
+
+@guarded
+def recommend(
+    model: Model,
+    topology: TopologyReference = None,
+    input_tokens: InputTokens = 1024,
+    output_tokens: OutputTokens = 256,
+    concurrency: Concurrency = 32,
+    ttft_ms: TtftTarget = None,
+    tpot_ms: TpotTarget = None,
+    objective: ObjectiveOption = ObjectiveName.throughput,
+    engine: EngineOption = "vllm",
+    quant: Quant = None,
+    gpu: Gpu = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
+    form: FormatOption = Format.table,
+) -> None:
+    """Rank every TP x PP x DP (x EP) layout of MODEL on a machine, with the GPUs of every group.
+
+    Exit code 0 with plans, 1 if nothing fits, 2 for bad input.
+    """
+    question = Question(
+        model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
+    )
+    show(ask(question, top=top), form)

@@ -1,0 +1,1 @@
+"""LaunchSpec → files. Shell is the only target so far."""

@@ -1,0 +1,214 @@
+"""Results as JSON documents: SI numbers, the unit in the key. The schemas lie in ``data/schemas``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from planner import __version__
+from planner.core.estimate import CollectiveTime, Communication, Estimate, StageMemory
+from planner.core.plan import Infeasible, Parallelism
+from planner.core.topology import Topology
+from planner.cost.pipeline import BUBBLE_CONVENTION
+from planner.graph.paths import class_matrix
+from planner.search.recommendation import Recommendation, Recommended
+
+SCHEMA_VERSION = 1
+
+
+def write(document: Mapping[str, Any]) -> str:
+    """The document as text, keys in order, one value a line."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def probe(topology: Topology) -> dict[str, Any]:
+    """A probed topology: GPUs, the matrix of link classes, findings."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "probe",
+        "planner_version": __version__,
+        "name": topology.name,
+        "origin": _origin(topology),
+        "gpus": _gpus(topology),
+        "nics": [
+            {"id": nic.id, "host": host.name, "label": nic.label} for host in topology.hosts for nic in topology.nics(host.name)
+        ],
+        "matrix": class_matrix(topology),
+        "findings": [
+            {"code": finding.code, "message": finding.message, "hint": finding.hint} for finding in topology.findings
+        ],
+    }
+
+
+def recommendation(answer: Recommendation) -> dict[str, Any]:
+    """Plans, refusals and reasons."""
+    workload, model = answer.workload, answer.model
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "recommendation",
+        "planner_version": __version__,
+        "topology": {"name": answer.topology.name, "gpus": _gpus(answer.topology), "origin": _origin(answer.topology)},
+        "model": {
+            "name": model.name,
+            "family": model.family,
+            "parameters": model.parameters,
+            "active_parameters": model.active_parameters,
+            "layers": len(model.layers),
+            "weight_format": model.weight_format.name,
+        },
+        "workload": {
+            "input_tokens": workload.input_tokens,
+            "output_tokens": workload.output_tokens,
+            "concurrency": workload.concurrency,
+            "ttft_target_s": workload.ttft_target,
+            "tpot_target_s": workload.tpot_target,
+            "objective": answer.objective,
+        },
+        "engine": {"name": answer.engine.name, "version": answer.engine.version},
+        "plans": [_plan(one, answer) for one in answer.plans],
+        "plans_considered": answer.considered,
+        "reasons": list(answer.reasons),
+        "infeasible": [_infeasible(one) for one in answer.infeasible],
+        "warnings": list(answer.warnings),
+    }
+
+
+def _origin(topology: Topology) -> dict[str, Any]:
+    origin = topology.origin
+    return {"kind": origin.kind, "source": origin.source, "assumptions": list(origin.assumptions)}
+
+
+def _gpus(topology: Topology) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": index,
+            "name": gpu.hardware,
+            "host": gpu.host,
+            "host_index": gpu.index,
+            "numa_node": gpu.numa_node,
+            "memory_bytes": None if gpu.memory is None else int(gpu.memory),
+        }
+        for index, gpu in enumerate(topology.gpus)
+    ]
+
+
+def _parallelism(degrees: Parallelism) -> dict[str, int]:
+    return {
+        "tensor_parallel_size": degrees.tensor,
+        "pipeline_parallel_size": degrees.pipeline,
+        "data_parallel_size": degrees.data,
+        "expert_parallel_size": degrees.expert,
+    }
+
+
+def _plan(one: Recommended, answer: Recommendation) -> dict[str, Any]:
+    plan, estimate = one.ranked.plan, one.ranked.estimate
+    return {
+        "rank": one.rank,
+        "parallelism": _parallelism(plan.parallelism),
+        "placement": [[list(group) for group in replica] for replica in plan.placement],
+        "placement_proven_optimal": one.ranked.proven,
+        "layer_partition": list(plan.layer_partition),
+        "limits": {
+            "max_model_tokens": plan.limits.max_model_tokens,
+            "max_sequences": plan.limits.max_sequences,
+            "max_batched_tokens": plan.limits.max_batched_tokens,
+            "memory_fraction": plan.limits.memory_fraction,
+        },
+        "memory": {
+            "stages": [_memory(stage) for stage in estimate.memory],
+            "kv_cache_tokens": estimate.kv_cache_tokens,
+            "max_concurrency": estimate.max_concurrency,
+        },
+        "communication": _communication(estimate.communication),
+        "pipeline": _pipeline(estimate),
+        "estimate": _estimate(estimate, plan.parallelism.gpus, one.ranked.missed(answer.workload)),
+        "launch": {
+            "processes": [
+                {
+                    "node": process.node,
+                    "replica": process.replica,
+                    "argv": list(process.argv),
+                    "environment": dict(process.environment),
+                }
+                for process in one.launch.processes
+            ],
+            "files": dict(one.launch.files),
+            "notes": list(one.launch.notes),
+        },
+        "reasons": list(one.reasons),
+        "assumptions": list(estimate.assumptions),
+    }
+
+
+def _memory(stage: StageMemory) -> dict[str, int]:
+    parts = {
+        "weights_bytes": int(stage.weights),
+        "kv_cache_bytes": int(stage.kv_cache),
+        "activation_bytes": int(stage.activation),
+        "overhead_bytes": int(stage.overhead),
+    }
+    return {**parts, "total_bytes": sum(parts.values()), "capacity_bytes": int(stage.capacity)}
+
+
+def _communication(communication: Communication) -> dict[str, Any]:
+    def layer(one: CollectiveTime | None) -> float:
+        return 0.0 if one is None else communication.all_reduces_per_layer * one.time
+
+    reduced = communication.all_reduce_decode
+    return {
+        "all_reduce_per_layer_s": {
+            "decode": layer(communication.all_reduce_decode),
+            "prefill": layer(communication.all_reduce_prefill),
+        },
+        "point_to_point_per_boundary_s": {
+            "decode": communication.point_to_point_decode,
+            "prefill": communication.point_to_point_prefill,
+        },
+        "limiting_link": communication.limiting_link,
+        "confidence": communication.confidence,
+        "all_reduce_algorithm": None if reduced is None else reduced.algorithm,
+        "all_reduce_source": None if reduced is None else reduced.source,
+    }
+
+
+def _pipeline(estimate: Estimate) -> dict[str, Any]:
+    use = estimate.pipeline
+    return {
+        "prefill": {
+            "bubble_ratio": use.bubble_ratio,
+            "convention": BUBBLE_CONVENTION,
+            "micro_batches": use.prefill_micro_batches,
+        },
+        "decode": {
+            "idle_ratio": use.idle_ratio,
+            "batches_in_flight": use.batches_in_flight,
+            "micro_batches": use.decode_micro_batches,
+        },
+    }
+
+
+def _estimate(estimate: Estimate, gpus: int, missed: tuple[str, ...]) -> dict[str, Any]:
+    unsure = estimate.uncertainty
+    return {
+        "ttft_s": estimate.ttft,
+        "tpot_s": estimate.tpot,
+        "output_tokens_per_s": estimate.output_tokens_per_second,
+        "output_tokens_per_s_per_gpu": estimate.output_tokens_per_second / gpus,
+        "meets_targets": not missed,
+        "relative_error": {"ttft": unsure.ttft, "tpot": unsure.tpot, "throughput": unsure.throughput, "basis": unsure.basis},
+        "decode_step_s": dict(estimate.decode.parts),
+        "prompt_s": dict(estimate.prefill.parts),
+    }
+
+
+def _infeasible(one: Infeasible) -> dict[str, Any]:
+    return {
+        "parallelism": _parallelism(one.parallelism),
+        "rule": one.rule,
+        "have": one.have,
+        "need": one.need,
+        "unit": one.unit,
+        "message": one.message,
+    }

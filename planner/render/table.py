@@ -1,0 +1,318 @@
+"""Results for a terminal of 80 columns or more, with colour where the terminal has it."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from planner.core.estimate import CollectiveTime, Estimate
+from planner.core.topology import DeviceKind, Topology
+from planner.cost.pipeline import BUBBLE_CONVENTION
+from planner.graph.paths import Paths, class_matrix
+from planner.render import text
+from planner.search.recommendation import Recommendation, Recommended
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.tree import Tree
+
+MOST_COLUMNS = 16
+SHOWN_REFUSALS = 5
+
+
+def _console(width: int | None = None) -> Console:
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+
+
+def _paragraph(console: Console, words: str, *, indent: int = 0, style: str = "") -> None:
+    """Words wrapped to the terminal, indented; a list item hangs under its dash."""
+    from rich.text import Text
+
+    margin = " " * indent
+    hanging = margin + ("  " if words.startswith("- ") else "")
+    lines = textwrap.wrap(
+        text.printable(words),
+        max(20, console.width),
+        initial_indent=margin,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
+def _verbatim(words: str) -> None:
+    """A line to copy: never wrapped, never styled."""
+    sys.stdout.write(text.printable(words) + "\n")
+
+
+def probe(topology: Topology) -> None:
+    """Draw what was found."""
+    console = _console()
+    names = ", ".join(f"{sum(gpu.hardware == name for gpu in topology.gpus)}× {name}" for name in topology.hardware)
+    unnamed = sum(gpu.hardware is None for gpu in topology.gpus)
+    if unnamed:
+        names = ", ".join(part for part in (names, f"{unnamed} GPU{'s' * (unnamed > 1)}, model not stated") if part)
+    _paragraph(console, f"{topology.name}: {names}", style="bold")
+    _paragraph(console, f"{topology.origin.kind}: {topology.origin.source}", style="dim")
+    console.print()
+    for hosts in _alike(topology):
+        console.print(_tree(topology, hosts[0]))
+        if len(hosts) > 1:
+            _paragraph(console, f"and {len(hosts) - 1} more like it: {text.shorten(hosts[1:], 6)}")
+    peers = _peer_lines(topology)
+    if peers:
+        console.print()
+        for line in peers:
+            _paragraph(console, line)
+    if len(topology.gpus) <= MOST_COLUMNS:
+        console.print()
+        for line in matrix_lines(topology):
+            _verbatim(line)
+    else:
+        _paragraph(console, f"{len(topology.gpus)} × {len(topology.gpus)} matrix: see --format json", style="dim")
+    _notes(console, "findings", [f"{one.code}: {one.message}" + (f" ({one.hint})" if one.hint else "") for one in topology.findings])
+    _notes(console, "assumed", topology.origin.assumptions)
+
+
+def matrix_lines(topology: Topology) -> list[str]:
+    """The matrix of link classes as ``nvidia-smi topo -m`` lays it out."""
+    names = [f"GPU{number}" for number in range(len(topology.gpus))]
+    width = max(len(name) for name in names) + 2
+    lines = [" " * width + "".join(name.ljust(width) for name in names).rstrip()]
+    for name, row in zip(names, class_matrix(topology), strict=True):
+        lines.append(name.ljust(width) + "".join(cell.ljust(width) for cell in row).rstrip())
+    return lines
+
+
+def _alike(topology: Topology) -> list[list[str]]:
+    """Hosts with the same devices under the same names, together."""
+    groups: dict[tuple[tuple[str, str, str | None], ...], list[str]] = {}
+    for host in topology.hosts:
+        devices = (device for device in topology.devices if device.host == host.name)
+        make = tuple((device.id.removeprefix(f"{host.name}/"), str(device.kind), device.hardware) for device in devices)
+        groups.setdefault(make, []).append(host.name)
+    return list(groups.values())
+
+
+def _tree(topology: Topology, host: str) -> Tree:
+    from rich.tree import Tree
+
+    paths = Paths(topology)
+    root = Tree(text.printable(host))
+    below: dict[str, list[str]] = {}
+    for device in topology.devices:
+        if device.host == host:
+            chain = paths.ancestors(device.id)
+            if len(chain) > 1:
+                below.setdefault(chain[1], []).append(device.id)
+
+    def label(identifier: str) -> str:
+        device = topology.by_id[identifier]
+        short = identifier.removeprefix(f"{host}/")
+        numa = f" (NUMA {device.numa_node})" if device.kind is DeviceKind.SOCKET and device.numa_node is not None else ""
+        extra = f" {device.hardware}" if device.hardware else f" {device.label}" if device.label else ""
+        return text.printable(f"{short}{numa}{extra}")
+
+    def grow(branch: Tree, identifier: str) -> None:
+        children = below.get(identifier, [])
+        leaves = [child for child in children if child not in below]
+        cards = [label(child) for child in leaves if topology.by_id[child].kind is DeviceKind.NIC]
+        for child in children:
+            if child in below:
+                grow(branch.add(label(child)), child)
+            elif topology.by_id[child].kind is not DeviceKind.NIC:
+                branch.add(label(child))
+        if cards:
+            branch.add(text.shorten(cards, 4))
+
+    for device in topology.devices:
+        if device.host == host and device.kind is DeviceKind.SOCKET:
+            grow(root.add(label(device.id)), device.id)
+    return root
+
+
+def _peer_lines(topology: Topology) -> list[str]:
+    """NVLinks: one line a switch, and one for the direct ones."""
+    lines = []
+    direct = []
+    ports: dict[str, list[tuple[str, int | None, float | None]]] = {}
+    for link in topology.links:
+        if link.kind.value not in {"nvlink", "xgmi"}:
+            continue
+        kinds = [topology.by_id[end].kind for end in (link.a, link.b)]
+        if DeviceKind.NVSWITCH in kinds:
+            gpu, switch = (link.a, link.b) if kinds[1] is DeviceKind.NVSWITCH else (link.b, link.a)
+            ports.setdefault(switch, []).append((gpu, link.count, link.achieved))
+        else:
+            achieved = f", {link.achieved / 1e9:.3g} GB/s" if link.achieved else ""
+            direct.append(f"{link.name} (×{link.count}{achieved})")
+    for switch, members in ports.items():
+        counts = sorted({count for _, count, _ in members if count is not None})
+        rates = sorted({achieved for _, _, achieved in members if achieved})
+        achieved = f", {rates[0] / 1e9:.3g} GB/s a GPU" if rates else ""
+        links = "/".join(str(count) for count in counts)
+        lines.append(f"{switch}: {len(members)} GPUs, {links} NVLinks each{achieved}")
+    if direct:
+        lines.append("NVLinks: " + ", ".join(direct))
+    return lines
+
+
+def _notes(console: Console, title: str, notes: Sequence[str]) -> None:
+    if notes:
+        console.print()
+        _paragraph(console, title, style="bold")
+        for note in notes:
+            _paragraph(console, f"- {note}")
+
+
+def recommendation(answer: Recommendation) -> None:
+    """Plans best first, why, and the command of the first."""
+    console = _console()
+    workload, model = answer.workload, answer.model
+    _paragraph(
+        console,
+        f"{model.name} ({model.weight_format.name}, {model.parameters / 1e9:.1f}B) on {answer.topology.name} "
+        f"with {answer.engine.name} {answer.engine.version}",
+        style="bold",
+    )
+    _paragraph(
+        console,
+        f"{workload.input_tokens} tokens in, {workload.output_tokens} out, {workload.concurrency} in flight; "
+        f"best {answer.objective} first",
+        style="dim",
+    )
+    console.print()
+    if answer.plans:
+        _plans(console, answer)
+    _notes(console, "why" if answer.plans else "nothing fits", answer.reasons)
+    _refusals(console, answer)
+    _notes(console, "warnings", answer.warnings)
+    _notes(console, "assumed", answer.topology.origin.assumptions)
+    if answer.plans:
+        _command(console, answer.plans[0])
+
+
+def _plans(console: Console, answer: Recommendation) -> None:
+    from rich.table import Table
+
+    experts = answer.model.experts > 0
+    head = Table(box=None, padding=(0, 1, 0, 0), show_header=True, header_style="dim", pad_edge=False)
+    for name, justify in _COLUMNS:
+        head.add_column(name, justify="right" if justify else "left", no_wrap=True)
+    for one in answer.plans:
+        head.add_row(*_row(one, experts), style="bold" if one.rank == 1 else "")
+    console.print(head)
+    console.print()
+    for one in answer.plans:
+        for line in _details(one, answer):
+            _paragraph(console, line, indent=0 if line.startswith("#") else 3)
+    unsure = answer.plans[0].ranked.estimate.uncertainty
+    _paragraph(
+        console,
+        f"error bars of #1: TTFT ±{text.percent(unsure.ttft)}, TPOT and throughput ±{text.percent(unsure.tpot)} "
+        f"({unsure.basis})",
+        style="dim",
+    )
+    if any(one.ranked.plan.parallelism.pipeline > 1 for one in answer.plans):
+        _paragraph(console, f"bubble: {BUBBLE_CONVENTION}", style="dim")
+
+
+_COLUMNS = (
+    ("#", False),
+    ("plan", False),
+    ("GiB/GPU", True),
+    ("TTFT", True),
+    ("TPOT", True),
+    ("tok/s", True),
+    ("per GPU", True),
+)
+
+
+def _row(one: Recommended, experts: bool) -> list[str]:
+    estimate, degrees = one.ranked.estimate, one.ranked.plan.parallelism
+    worst = max(estimate.memory, key=lambda stage: stage.total / stage.capacity)
+    return [
+        str(one.rank),
+        text.degrees(degrees, experts=experts),
+        f"{text.gibibytes(worst.total)}/{text.gibibytes(worst.capacity)}",
+        text.duration(estimate.ttft),
+        text.duration(estimate.tpot),
+        text.rate(estimate.output_tokens_per_second),
+        text.rate(estimate.output_tokens_per_second / degrees.gpus),
+    ]
+
+
+def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
+    estimate, plan = one.ranked.estimate, one.ranked.plan
+    replicas = [text.replica(replica) for replica in plan.placement]
+    yield f"#{one.rank} GPUs {text.shorten(replicas, 8).replace(', ', '  ')}"
+    if plan.parallelism.pipeline > 1 and len(set(plan.layer_partition)) > 1:
+        yield f"layers {', '.join(str(count) for count in plan.layer_partition)}"
+    yield _memory_line(estimate)
+    yield "; ".join(_wires(estimate))
+    missed = one.ranked.missed(answer.workload)
+    if missed:
+        yield f"misses the target for {' and '.join(missed)}"
+    yield from estimate.assumptions
+
+
+def _memory_line(estimate: Estimate) -> str:
+    worst = max(estimate.memory, key=lambda stage: stage.total / stage.capacity)
+    return (
+        f"weights {text.gibibytes(worst.weights)}, KV cache {text.gibibytes(worst.kv_cache)}, activations "
+        f"{text.gibibytes(worst.activation)}, other {text.gibibytes(worst.overhead)} GiB; "
+        f"room for {estimate.max_concurrency} requests a replica"
+    )
+
+
+def _wires(estimate: Estimate) -> Iterable[str]:
+    communication, use = estimate.communication, estimate.pipeline
+
+    def layer(one: CollectiveTime) -> str:
+        return text.duration(communication.all_reduces_per_layer * one.time)
+
+    if communication.all_reduce_decode is not None and communication.all_reduce_prefill is not None:
+        yield (
+            f"all-reduce a layer {layer(communication.all_reduce_decode)} decode, "
+            f"{layer(communication.all_reduce_prefill)} prefill ({communication.confidence} confidence)"
+        )
+    else:
+        yield "no all-reduce"
+    if communication.point_to_point_decode > 0:
+        yield (
+            f"P2P a boundary {text.duration(communication.point_to_point_decode)} decode, "
+            f"{text.duration(communication.point_to_point_prefill)} prefill"
+        )
+        yield f"bubble {text.percent(use.bubble_ratio)} of {use.prefill_micro_batches} prefill chunks"
+        yield f"idle {text.percent(use.idle_ratio)} in decode"
+
+
+def _refusals(console: Console, answer: Recommendation) -> None:
+    lines = [f"{one.parallelism}: {one.message}" for one in answer.infeasible]
+    if not answer.plans:
+        return
+    _notes(console, "not possible", lines[:SHOWN_REFUSALS])
+    if len(lines) > SHOWN_REFUSALS:
+        _paragraph(console, f"- and {len(lines) - SHOWN_REFUSALS} more: see --format json", style="dim")
+
+
+def _command(console: Console, best: Recommended) -> None:
+    console.print()
+    _paragraph(console, "start #1 with", style="bold")
+    hosts = {process.node for process in best.launch.processes}
+    for process, command in zip(best.launch.processes, best.commands, strict=True):
+        if len(hosts) > 1:
+            _verbatim(f"# on {process.node}")
+        _verbatim(command)
+    for name, content in best.launch.files.items():
+        console.print()
+        _paragraph(console, f"file {name}", style="bold")
+        _verbatim(content.rstrip("\n"))
+    for note in best.launch.notes:
+        _paragraph(console, f"# {note}", style="dim")

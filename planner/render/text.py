@@ -1,0 +1,95 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner.core.plan import Group, Parallelism, Replica
+
+LONG_GROUP = 4
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit.
+
+    >>> duration(12.34e-6), duration(0.0182), duration(187e-3), duration(25.2)
+    ('12.3 µs', '18.2 ms', '187 ms', '25.2 s')
+    """
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= factor * 0.9995 or unit == "µs":
+            value = seconds / factor
+            return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.3g} {unit}"
+    raise AssertionError
+
+
+def gibibytes(size: float) -> str:
+    """GiB with one decimal.
+
+    >>> gibibytes(73.64 * 2**30)
+    '73.6'
+    """
+    return f"{size / 2**30:.1f}"
+
+
+def rate(value: float) -> str:
+    """Tokens per second, with a separator for thousands.
+
+    >>> rate(1713.4), rate(8.25)
+    ('1,713', '8.2')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def percent(share: float) -> str:
+    """A share in percent.
+
+    >>> percent(0.2727)
+    '27 %'
+    """
+    return f"{share:.0%}".replace("%", " %")
+
+
+def group(gpus: Group) -> str:
+    """The GPUs of a group; four and more in a row as a range.
+
+    >>> group((0, 2)), group((0, 1, 2, 3)), group((3, 2, 1, 0))
+    ('{0,2}', '{0-3}', '{3,2,1,0}')
+    """
+    in_a_row = all(b == a + 1 for a, b in zip(gpus, gpus[1:], strict=False))
+    if len(gpus) >= LONG_GROUP and in_a_row:
+        return f"{{{gpus[0]}-{gpus[-1]}}}"
+    return "{" + ",".join(str(gpu) for gpu in gpus) + "}"
+
+
+def replica(stages: Replica) -> str:
+    """The groups of a replica, stage by stage.
+
+    >>> replica(((0, 2), (1, 3)))
+    '{0,2} → {1,3}'
+    """
+    return " → ".join(group(stage) for stage in stages)
+
+
+def degrees(parallelism: Parallelism, *, experts: bool) -> str:
+    """``TP 4 × PP 2 × DP 1``, with EP for models with experts."""
+    words = f"TP {parallelism.tensor} × PP {parallelism.pipeline} × DP {parallelism.data}"
+    return f"{words} × EP {parallelism.expert}" if experts else words
+
+
+def shorten(items: Sequence[str], most: int) -> str:
+    """The first ``most`` items, and how many more there are.
+
+    >>> shorten(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def printable(text: str) -> str:
+    """``text`` with control and direction characters escaped, so that data cannot steer a terminal.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)

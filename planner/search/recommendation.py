@@ -1,0 +1,39 @@
+"""The answer to one question, ready to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.core.engine import EngineTraits, LaunchSpec
+from planner.core.model import ModelSpec
+from planner.core.plan import Infeasible
+from planner.core.topology import Topology
+from planner.core.workload import Objective, Workload
+from planner.search.rank import Ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """One plan with its launch, its commands as shell lines, and why it stands where it does."""
+
+    rank: int
+    ranked: Ranked
+    launch: LaunchSpec
+    commands: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Plans best first, refusals, and why. ``considered`` counts all feasible plans, shown or not."""
+
+    topology: Topology
+    model: ModelSpec
+    workload: Workload
+    objective: Objective
+    engine: EngineTraits
+    plans: tuple[Recommended, ...]
+    infeasible: tuple[Infeasible, ...]
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    considered: int
