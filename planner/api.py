@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from planner.errors import BadInput, PlannerError, Unavailable, folded, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from planner.core.engine import Engine, LaunchSpec
@@ -200,6 +200,7 @@ def _prepare(
 
     chosen = find_engine(engine)
     equipped, specs = _equipped(topology)
+    model = _in_half(model, specs.values())
     pricer = Pricer(equipped, specs, model, workload, chosen.traits, load_calibration())
     return chosen, Search(pricer, objective), equipped, _warnings(equipped, specs, model)
 
@@ -228,6 +229,16 @@ def equipped_for_display(topology: Topology) -> Topology:
         return topology
 
 
+def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:
+    """The model in fp16 where a GPU has no bf16: engines refuse bf16 there unless they are told."""
+    from planner.core.quantization import BF16, FP16
+
+    if all("bf16" in spec.compute for spec in specs):
+        return model
+    weights = FP16 if model.weight_format == BF16 else model.weight_format
+    return replace(model, weight_format=weights, dtype_override="half")
+
+
 def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec) -> tuple[str, ...]:
     warnings = [f"{finding.code}: {finding.message}" for finding in topology.findings]
     if len(specs) > 1:
@@ -235,6 +246,9 @@ def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec
     other = sorted({spec.vendor for spec in specs.values() if spec.vendor != "NVIDIA"})
     if other:
         warnings.append(f"{', '.join(other)} GPUs: constants were fitted on NVIDIA GPUs only, launch commands are untested there")
+    if model.dtype_override is not None:
+        without = ", ".join(name for name, spec in specs.items() if "bf16" not in spec.compute)
+        warnings.append(f"{without} has no bf16: the plan is for --dtype {model.dtype_override}")
     named, there = model.weight_format, model.checkpoint_format
     if named != there and named.needs_own_checkpoint:
         warnings.append(f"--quant {named.name}: {model.name} itself holds {there.name}; launch a checkpoint in {named.name}")
@@ -311,9 +325,7 @@ def _named(topology: Topology) -> Topology:
             names[raw] = load_gpu(raw).name
         except BadInput:
             names[raw] = raw  # it stays readable; whoever needs its data sheet says that it is unknown
-    devices = (
-        replace(device, hardware=names[device.hardware]) if device.hardware else device for device in topology.devices
-    )
+    devices = (replace(device, hardware=names[device.hardware]) if device.hardware else device for device in topology.devices)
     return replace(topology, devices=tuple(devices))
 
 

@@ -78,7 +78,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """
     by_fold = {folded(candidate): candidate for candidate in known}
     key = folded(name)
-    starting = [candidate for fold, candidate in sorted(by_fold.items()) if key and (fold.startswith(key) or key.startswith(fold))]
+    starting = [
+        candidate for fold, candidate in sorted(by_fold.items()) if key and (fold.startswith(key) or key.startswith(fold))
+    ]
     close = [by_fold[fold] for fold in difflib.get_close_matches(key, by_fold, n=count + len(starting), cutoff=0.4)]
     return list(dict.fromkeys([*starting, *close]))[:count]
 

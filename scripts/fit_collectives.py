@@ -53,7 +53,8 @@ def read(folder: Path) -> Measured:
 def fabric(gpu_name: str, ranks: int) -> Fabric:
     """What NCCL makes of ``ranks`` of these GPUs behind an NVSwitch."""
     gpu = load_gpu(gpu_name)
-    assert gpu.peer_links is not None and gpu.compute_capability is not None
+    assert gpu.peer_links is not None
+    assert gpu.compute_capability is not None
     reach = BytesPerSecond(gpu.peer_links.links * load_link_rates().nvlink_link(gpu.compute_capability))
     count, speed = channels([reach], gpu.compute_capability)
     head = nvls_head(reach, ranks, gpu.compute_capability)
@@ -108,12 +109,12 @@ def main() -> None:
     out("# Written by scripts/fit_collectives.py; do not edit.\n")
     out("schema_version: 1\n")
     out(f'fitted: "{arguments.date}"\n')
-    out("source: \"all-reduce tables of NVIDIA's aiconfigurator 0.12, unflagged rows, CUDA-graph launch\"\n")
+    out('source: "all-reduce tables of NVIDIA\'s aiconfigurator 0.12, unflagged rows, CUDA-graph launch"\n')
     out("# measured over modelled time of NCCL's own model: up to 256 KiB, 512 KiB to 32 MiB, 64 MiB and more\n")
     out("nccl_factors:\n")
-    for generation, (means, rows, left) in sorted(factors(measured).items()):
+    for generation, (means, count, left) in sorted(factors(measured).items()):
         numbers = ", ".join(f"{mean:.3f}" for mean in means)
-        out(f"  {generation}: {{factors: [{numbers}], rows: {rows}, error: {left:.3f}}}\n")
+        out(f"  {generation}: {{factors: [{numbers}], rows: {count}, error: {left:.3f}}}\n")
     out("all_reduce_anchors:\n")
     for (system, gpu, stack, ranks), versions in sorted(measured.items()):
         version, rows = newest(versions)

@@ -51,7 +51,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def gemm_rows(folder: Path, quant: str, math_dtype: str, weight_bytes: float) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for row in read(folder / "gemm.csv"):
         if row["quant"] == quant:
             gpu = load_gpu(row["gpu"])
@@ -63,7 +63,7 @@ def gemm_rows(folder: Path, quant: str, math_dtype: str, weight_bytes: float) ->
 
 
 def attention_rows(folder: Path, phase: str) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for row in read(folder / "attention.csv"):
         if row["phase"] != phase or row["dtype"] != "bfloat16":
             continue
@@ -81,7 +81,7 @@ def attention_rows(folder: Path, phase: str) -> list[Row]:
 
 
 def moe_rows(folder: Path, quant: str, math_dtype: str, weight_bytes: float) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for row in read(folder / "moe.csv"):
         if row["quant"] != quant or row["distribution"] != "balanced":
             continue
@@ -157,7 +157,7 @@ def main() -> None:
     out("# left_out_error: mean relative error on a machine that was not in the fit.\n")
     out("schema_version: 1\n")
     out(f'fitted: "{arguments.date}"\n')
-    out("source: \"kernel tables of NVIDIA's aiconfigurator 0.12 (A100, H100, B200, GB200, L40S), unflagged rows\"\n")
+    out('source: "kernel tables of NVIDIA\'s aiconfigurator 0.12 (A100, H100, B200, GB200, L40S), unflagged rows"\n')
     roof = ([4e-6, 0.8, 0.6], [1e-3, 0.97, 0.97])
     for title, reader, table in (("gemm", gemm_rows, GEMM), ("moe", moe_rows, MOE)):
         out(f"{title}:\n")

@@ -12,6 +12,7 @@ from planner.cli.options import Format, ObjectiveName
 from planner.errors import ExitCode
 
 if TYPE_CHECKING:
+    from planner.core.workload import Objective
     from planner.search.recommendation import Recommendation
 
 
@@ -48,7 +49,8 @@ def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None,
         None if question.ttft_ms is None else Seconds(question.ttft_ms * 1e-3),
         None if question.tpot_ms is None else Seconds(question.tpot_ms * 1e-3),
     )
-    engine, objective = question.engine, question.objective.value
+    engine = question.engine
+    objective: Objective = "latency" if question.objective is ObjectiveName.latency else "throughput"
     if degrees is None:
         return api.recommend(model, topology, workload, engine=engine, objective=objective, top=top)
     return api.estimate(model, topology, workload, Parallelism(*degrees), engine=engine, objective=objective)

@@ -26,7 +26,6 @@ def guarded(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
         try:
             result = command(*arguments, **options)
             sys.stdout.flush()
-            return result
         except PlannerError as error:
             _say(f"planner: {error}")
             raise typer.Exit(error.exit_code) from None
@@ -50,6 +49,8 @@ def guarded(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
                 f"hint: please report it with the command and its input; {DEBUG}=1 shows where it happened"
             )
             raise typer.Exit(ExitCode.BUG) from None
+        else:
+            return result
 
     return run
 

@@ -78,7 +78,8 @@ class ModelSpec:
     """A decoder-only transformer.
 
     ``name`` is the hub id or the path it was given as (what the engine is told to load). ``weight_format`` is that of
-    the layers' matrices, ``checkpoint_format`` what the checkpoint itself holds. ``rope_positions`` is the length of
+    the layers' matrices, ``checkpoint_format`` what the checkpoint itself holds. ``dtype_override`` is the 16-bit
+    type the engine must be told where the hardware lacks the checkpoint's. ``rope_positions`` is the length of
     the cos/sin table that engines keep on every rank.
     """
 
@@ -92,6 +93,7 @@ class ModelSpec:
     rope_positions: int
     weight_format: WeightFormat = BF16
     checkpoint_format: WeightFormat = BF16
+    dtype_override: str | None = None
 
     @property
     def parameters(self) -> int:

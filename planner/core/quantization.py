@@ -47,9 +47,7 @@ FORMATS: dict[str, WeightFormat] = {
     for weight_format in (
         BF16,
         FP16,
-        WeightFormat(
-            "fp8", 1.0, "fp8", "8 bits a weight, one scale a tensor or channel", minimum_capability=(8, 0)
-        ),
+        WeightFormat("fp8", 1.0, "fp8", "8 bits a weight, one scale a tensor or channel", minimum_capability=(8, 0)),
         WeightFormat(
             "fp8-block",
             grouped(8, 128 * 128, 32),

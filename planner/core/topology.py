@@ -41,6 +41,8 @@ class LinkKind(StrEnum):
     NETWORK = "network"
 
 
+NOT_STATED = Unknown("not stated")
+
 PEER_LINKS = frozenset({LinkKind.NVLINK, LinkKind.XGMI})
 
 
@@ -75,7 +77,7 @@ class Link:
     a: str
     b: str
     kind: LinkKind
-    bandwidth: BytesPerSecond | Unknown = Unknown("not stated")  # noqa: RUF009 - frozen, so safe to share
+    bandwidth: BytesPerSecond | Unknown = NOT_STATED
     basis: Basis = "peak"
     count: int | None = None
     generation: int | None = None
@@ -137,9 +139,7 @@ class Topology:
     @cached_property
     def gpus_of_host(self) -> dict[str, tuple[int, ...]]:
         """For each host in order, the indices (in :attr:`gpus`) of its GPUs."""
-        return {
-            host.name: tuple(place for place, gpu in enumerate(self.gpus) if gpu.host == host.name) for host in self.hosts
-        }
+        return {host.name: tuple(place for place, gpu in enumerate(self.gpus) if gpu.host == host.name) for host in self.hosts}
 
     @property
     def hardware(self) -> tuple[str, ...]:
@@ -215,9 +215,7 @@ class Topology:
 _ENDS: dict[LinkKind, frozenset[DeviceKind]] = {
     LinkKind.NVLINK: frozenset({DeviceKind.GPU, DeviceKind.NVSWITCH}),
     LinkKind.XGMI: frozenset({DeviceKind.GPU}),
-    LinkKind.PCIE: frozenset(
-        {DeviceKind.GPU, DeviceKind.NIC, DeviceKind.PCIE_SWITCH, DeviceKind.HOST_BRIDGE, DeviceKind.SOCKET}
-    ),
+    LinkKind.PCIE: frozenset({DeviceKind.GPU, DeviceKind.NIC, DeviceKind.PCIE_SWITCH, DeviceKind.HOST_BRIDGE, DeviceKind.SOCKET}),
     LinkKind.SOCKET: frozenset({DeviceKind.SOCKET}),
     LinkKind.NETWORK: frozenset({DeviceKind.NIC, DeviceKind.NETWORK}),
 }

@@ -80,7 +80,7 @@ def nccl_factor(size: Bytes, factors: tuple[float, float, float]) -> float:
         if size <= _FACTOR_SIZES[place]:
             low, high = _FACTOR_SIZES[place - 1], _FACTOR_SIZES[place]
             share = math.log(size / low) / math.log(high / low)
-            return factors[place - 1] * (factors[place] / factors[place - 1]) ** share
+            return float(factors[place - 1] * (factors[place] / factors[place - 1]) ** share)
     return factors[2]
 
 
@@ -119,7 +119,9 @@ class Collectives:
                 name = f"{self._traits.name} kernel"
                 return CollectiveTime(own, name, group.limiting_link, "medium", "wire time of the engine's own kernel")
         confidence = _confidence(group)
-        return CollectiveTime(time, f"NCCL {algorithm}", group.limiting_link, confidence, "NCCL's model, ring packing of the group")
+        return CollectiveTime(
+            time, f"NCCL {algorithm}", group.limiting_link, confidence, "NCCL's model, ring packing of the group"
+        )
 
     def all_gather(self, group: GroupFacts, size: Bytes) -> Seconds:
         """An all-gather of ``size`` bytes in total: the second half of a ring all-reduce."""
@@ -156,7 +158,9 @@ class Collectives:
             if group.node_ports > 0:
                 head = nccl.nvls_head(group.node_ports, group.ranks // group.nodes, capability)
                 heads = group.ranks // group.nodes if head > 0 else 0
-        return nccl.Fabric(group.ranks, group.nodes, max(1, count), max(speed, BytesPerSecond(1.0)), capability, link, heads, head)
+        return nccl.Fabric(
+            group.ranks, group.nodes, max(1, count), max(speed, BytesPerSecond(1.0)), capability, link, heads, head
+        )
 
     def _anchor(self, group: GroupFacts, stack: str) -> tuple[Anchor, Confidence] | None:
         """The measurement that fits a group: same stack and ranks, GPUs joined by NVLinks of the same kind and number."""

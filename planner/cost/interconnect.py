@@ -127,7 +127,7 @@ class Interconnect:
             node_ports=weakest if nodes > 1 and switched and inside else BytesPerSecond(0.0),
             network=BytesPerSecond(network),
             network_cards=cards,
-            compute_capability=min((self.spec(gpu).compute_capability or NO_CAPABILITY for gpu in gpus)),
+            compute_capability=min(self.spec(gpu).compute_capability or NO_CAPABILITY for gpu in gpus),
             hardware=tuple(dict.fromkeys(self.spec(gpu).name for gpu in gpus)),
             limiting_link=self._limiting(packing, network, hosts),
         )

@@ -111,9 +111,7 @@ def cuda_graphs(layers: int, tensor: int, coefficients: Mapping[int, tuple[Bytes
     return Bytes(base + per_layer * layers)
 
 
-def stage_activation(
-    model: ModelSpec, rules: MemoryRules, limits: EngineLimits, tensor: int, *, last: bool
-) -> Bytes:
+def stage_activation(model: ModelSpec, rules: MemoryRules, limits: EngineLimits, tensor: int, *, last: bool) -> Bytes:
     """Activation peak of a stage: a forward pass; on the last one the sampler, if that takes more."""
     peak = forward_activation(limits.max_batched_tokens, model.hidden_size, tensor)
     if last:
@@ -134,9 +132,7 @@ def stage_overhead(rules: MemoryRules, layers: int, tensor: int, *, nvlink: bool
 
 
 @formula(source="vLLM 0.33 gpu_worker.py: a fraction of total memory; TensorRT-LLM: a fraction of what is free after loading")
-def kv_budget(
-    capacity: Bytes, fraction: float, weights: Bytes, activation: Bytes, overhead: Bytes, rule: BudgetRule
-) -> Bytes:
+def kv_budget(capacity: Bytes, fraction: float, weights: Bytes, activation: Bytes, overhead: Bytes, rule: BudgetRule) -> Bytes:
     """Bytes left for the KV cache; negative where the rest does not fit.
 
     >>> kv_budget(Bytes(100), 0.9, Bytes(50), Bytes(5), Bytes(5), "fraction-of-total")

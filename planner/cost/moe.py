@@ -20,7 +20,8 @@ def distinct_experts(experts: int, per_token: int, tokens: float) -> float:
     >>> round(distinct_experts(8, 2, 4), 3), round(distinct_experts(256, 8, 128), 2)
     (5.469, 251.6)
     """
-    return experts * (1 - (1 - per_token / experts) ** tokens)
+    missed: float = (1 - per_token / experts) ** tokens
+    return experts * (1 - missed)
 
 
 @formula(

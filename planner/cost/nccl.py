@@ -27,6 +27,7 @@ _HOP = {
 }
 _NVLS_LATENCY = 25.0
 _NVLS_TREE_HOP = 20.9
+NOTHING = BytesPerSecond(0.0)
 _PROTOCOLS = ("LL", "LL128", "Simple")
 
 # caps, GB/s, by generation: Volta, Ampere, Hopper, Blackwell; then by 1 node, 2 nodes, 3 nodes and more
@@ -68,7 +69,7 @@ class Fabric:
     compute_capability: tuple[int, int]
     link: str
     heads: int = 0
-    head_bandwidth: BytesPerSecond = BytesPerSecond(0.0)
+    head_bandwidth: BytesPerSecond = NOTHING
     amd: bool = False
 
     @property
@@ -93,9 +94,7 @@ class Fabric:
 
 
 @formula(source="NCCL v2.30.7 src/graph/search.cc: speed arrays, channel duplication", valid="one node")
-def channels(
-    ring_rates: Sequence[BytesPerSecond], compute_capability: tuple[int, int]
-) -> tuple[int, BytesPerSecond]:
+def channels(ring_rates: Sequence[BytesPerSecond], compute_capability: tuple[int, int]) -> tuple[int, BytesPerSecond]:
     """How many channels of which speed NCCL makes of rings that sustain ``ring_rates`` (B/s).
 
     >>> channels([BytesPerSecond(370.8e9)], (9, 0)), channels([BytesPerSecond(240e9)], (8, 0))

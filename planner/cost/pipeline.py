@@ -10,6 +10,7 @@ from functools import partial
 from planner.cost.formula import formula
 from planner.units import Seconds
 
+NO_TIME = Seconds(0.0)
 BUBBLE_CONVENTION = "fraction of total time, (P-1)/(M+P-1), equal stages (GPipe)"
 
 
@@ -44,7 +45,7 @@ def bubble_over_ideal(stages: int, micro_batches: int, virtual_stages: int = 1) 
 
 
 @formula(source="closed queueing loop without think time: bottleneck or round trip, whichever is longer")
-def decode_period(stage_times: Sequence[Seconds], micro_batches: int, hops: Seconds = Seconds(0.0)) -> Seconds:
+def decode_period(stage_times: Sequence[Seconds], micro_batches: int, hops: Seconds = NO_TIME) -> Seconds:
     """Time between two tokens of one request when ``micro_batches`` circulate; ``hops`` is the sends of one round.
 
     >>> [decode_period([Seconds(1)] * 4, m) for m in (1, 2, 4, 8)]
@@ -106,7 +107,9 @@ def best_partition(layers: int, stages: int, cost: Callable[[int, int], float]) 
     caps = room(candidates[enough]) if enough < len(candidates) else [most] * stages
     counts = [1] * stages
     for _ in range(layers - stages):
-        counts[min((stage for stage in range(stages) if counts[stage] < caps[stage]), key=lambda stage: (counts[stage], -stage))] += 1
+        counts[
+            min((stage for stage in range(stages) if counts[stage] < caps[stage]), key=lambda stage: (counts[stage], -stage))
+        ] += 1
     return tuple(counts)
 
 

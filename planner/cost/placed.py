@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from planner.core.estimate import (
     Breakdown,
@@ -24,6 +24,7 @@ from planner.units import Bytes, Seconds
 
 ALL_REDUCES_PER_LAYER = 2
 EXHAUSTIVE_ORDERS = 4
+NO_EXCHANGE = (Seconds(0.0), Seconds(0.0))
 WIDEST = 0.95
 WORTH_SAYING = 0.01
 
@@ -145,7 +146,9 @@ class Placed:
             return Seconds(0.0), Seconds(0.0)
         reduce = self.collectives.nccl_all_reduce
         decode = reduce(facts, Bytes(degrees.data * strategy.decode_bytes))
-        prompt = sum(times * reduce(facts, Bytes(degrees.data * strategy.chunk_bytes(size))) for size, times in strategy.chunks.parts)
+        prompt = sum(
+            times * reduce(facts, Bytes(degrees.data * strategy.chunk_bytes(size))) for size, times in strategy.chunks.parts
+        )
         return Seconds(count * decode), Seconds(count * prompt)
 
     def hops(self, senders: Sequence[int], receivers: Sequence[int]) -> list[Hop]:
@@ -207,7 +210,7 @@ class Placed:
         """The sums and maxima of a replica whose ranks are paired as they stand."""
         stages = [self.stage(number, group) for number, group in enumerate(replica)]
         hops_decode = hops_prefill = 0.0
-        for senders, receivers in zip(replica, replica[1:], strict=False):
+        for senders, receivers in pairwise(replica):
             gather = self._gather(receivers)
             pairs = [self._pair(a, b) for a, b in zip(senders, receivers, strict=True)]
             hops_decode += max(pair[0] for pair in pairs) + gather[0]
@@ -222,7 +225,7 @@ class Placed:
             Seconds(hops_prefill),
         )
 
-    def metrics(self, times: ReplicaTimes, exchange: tuple[Seconds, Seconds] = (Seconds(0.0), Seconds(0.0))) -> ReplicaMetrics:
+    def metrics(self, times: ReplicaTimes, exchange: tuple[Seconds, Seconds] = NO_EXCHANGE) -> ReplicaMetrics:
         """What users of a replica see. Rises with every time of ``times``."""
         strategy = self.strategy
         workload, traits, fit = strategy.workload, strategy.traits, strategy.calibration
@@ -248,7 +251,7 @@ class Placed:
     def estimate(self, placement: Placement) -> Estimate:
         """The whole answer for one placement."""
         strategy = self.strategy
-        exchange = (Seconds(0.0), Seconds(0.0))
+        exchange = NO_EXCHANGE
         if strategy.parallelism.attention_data_parallel:
             exchange = self.exchange([gpu for replica in placement for group in replica for gpu in group])
         times = [self.replica_times(replica) for replica in placement]
@@ -293,7 +296,7 @@ class Placed:
         hops_decode = hops_prefill = 0.0
         worst_pair: tuple[int, int] | None = None
         for replica in placement:
-            for senders, receivers in zip(replica, replica[1:], strict=False):
+            for senders, receivers in pairwise(replica):
                 gather = self._gather(receivers)
                 for a, b in zip(senders, receivers, strict=True):
                     decode, prefill = self._pair(a, b)
@@ -354,7 +357,11 @@ class Placed:
         wires = {"high": 0.0, "medium": fit.modelled_links, "low": fit.unmeasured_links}[communication.confidence]
         share = decode.parts.get("all_reduce", 0.0) / decode.total
         if wires * share > WORTH_SAYING:
-            reasons.append("these links are modelled, not measured" if communication.confidence == "medium" else "no measurement of these links: measure them")
+            reasons.append(
+                "these links are modelled, not measured"
+                if communication.confidence == "medium"
+                else "no measurement of these links: measure them"
+            )
         pipelined = len(self.strategy.stages) > 1
         if pipelined:
             reasons.append("pipelines are not validated against measurement")

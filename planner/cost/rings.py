@@ -78,9 +78,7 @@ def _crossings(order: Sequence[str], paths: Paths) -> Counter[DirectedLink]:
     return Counter(link for a, b in _hops(order) for link in paths.between(a, b).links)
 
 
-def _best_ring(
-    group: Sequence[str], paths: Paths, residual: Mapping[DirectedLink, float]
-) -> tuple[tuple[str, ...], float]:
+def _best_ring(group: Sequence[str], paths: Paths, residual: Mapping[DirectedLink, float]) -> tuple[tuple[str, ...], float]:
     """The order with the highest rate on ``residual``, and that rate; no order where nothing is left."""
     hop_links = {(a, b): Counter(paths.between(a, b).links) for a in group for b in group if a != b}
     bound = _upper_bound(group, hop_links, residual)
@@ -107,10 +105,8 @@ def _best_ring(
             if min(rate, closing) > best[1]:
                 best = tuple(order), min(rate, closing)
             return
-        choices = []
-        for gpu in group:
-            if gpu not in order:
-                choices.append((-min(rate, sustained(hop_links[last, gpu])), gpu))
+        left = [gpu for gpu in group if gpu not in order]
+        choices = [(-min(rate, sustained(hop_links[last, gpu])), gpu) for gpu in left]
         for negative, gpu in sorted(choices):
             if -negative <= best[1]:
                 break

@@ -153,8 +153,7 @@ def price_strategy(
     layers_of = stages_of(model, partition)
     tensor, chunk = parallelism.tensor, limits.max_batched_tokens
     tokens = min(
-        int(stage.kv_cache // memory.kv_bytes(layers, tensor, 1, chunk))
-        for stage, layers in zip(stages, layers_of, strict=True)
+        int(stage.kv_cache // memory.kv_bytes(layers, tensor, 1, chunk)) for stage, layers in zip(stages, layers_of, strict=True)
     )
     need = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
     room = min(
@@ -207,7 +206,11 @@ def _work(
         exchanged = degrees.attention_data_parallel and isinstance(layer.mlp, MoeMlp)
         exchanges += count * exchanged
         all_reduces += count * (2 - exchanged)
-    decode["head"] = head(batch, cost.model.vocabulary_size / degrees.tensor, cost.model.hidden_size, cost.gpu, cost.calibration) if last else 0.0
+    decode["head"] = (
+        head(batch, cost.model.vocabulary_size / degrees.tensor, cost.model.hidden_size, cost.gpu, cost.calibration)
+        if last
+        else 0.0
+    )
     return StageWork(
         decode={part: Seconds(time) for part, time in decode.items()},
         prefill={part: Seconds(time) for part, time in prefill.items()},

@@ -44,9 +44,7 @@ def validate(model: type[Model], data: Any, name: str) -> Model:
         raise BadInput(f"expected a mapping, found {type(data).__name__}", path=name)
     version = data.get("schema_version")
     if "schema_version" in model.model_fields and version != SCHEMA_VERSION:
-        raise BadInput(
-            f"schema_version is {version!r}; this release reads {SCHEMA_VERSION}", path=f"{name}: $.schema_version"
-        )
+        raise BadInput(f"schema_version is {version!r}; this release reads {SCHEMA_VERSION}", path=f"{name}: $.schema_version")
     try:
         return model.model_validate(data)
     except ValidationError as error:

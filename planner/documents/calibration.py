@@ -245,6 +245,4 @@ def _anchor(item: AnchorDocument) -> Anchor:
     gpu = load_gpu(item.gpu)
     if gpu.peer_links is None or gpu.compute_capability is None:
         raise BadInput(f"{item.gpu} has no NVLink, so no anchor", path="collectives.yaml")
-    return Anchor(
-        item.gpu, gpu.compute_capability, gpu.peer_links.bandwidth, item.stack, item.version, item.ranks, points
-    )
+    return Anchor(item.gpu, gpu.compute_capability, gpu.peer_links.bandwidth, item.stack, item.version, item.ranks, points)

@@ -125,10 +125,11 @@ def load_gpu(name: str) -> GpuSpec:
     if stem is None and key:
         for candidate in _stems().values():
             # parse only the files whose text holds the words
-            if key in folded((_FOLDER / f"{candidate}.yaml").read_text("utf-8")):
-                if key in {folded(alias) for alias in _read(candidate).aliases}:
-                    stem = candidate
-                    break
+            if key in folded((_FOLDER / f"{candidate}.yaml").read_text("utf-8")) and key in {
+                folded(alias) for alias in _read(candidate).aliases
+            }:
+                stem = candidate
+                break
     if stem is None:
         raise unknown_name("GPU", name, gpu_names(), hint="names are in planner/data/gpus; CONTRIBUTING says how to add one")
     return _spec(_read(stem))

@@ -116,7 +116,11 @@ class _Builder:
         if _DECIMAL.fullmatch(text):
             return float(text)
         if _AMBIGUOUS_NUMBER.fullmatch(text):
-            raise self._refuse(event, f"{text!r} is read as different numbers by different programs", "write a plain decimal, or quote it")
+            raise self._refuse(
+                event, f"{text!r} is read as different numbers by different programs", "write a plain decimal, or quote it"
+            )
         if _AMBIGUOUS_WORD.fullmatch(text):
-            raise self._refuse(event, f"{text!r} means different things to different programs", "write true or false, or quote it")
+            raise self._refuse(
+                event, f"{text!r} means different things to different programs", "write true or false, or quote it"
+            )
         return text

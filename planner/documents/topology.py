@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from planner.core.topology import (
+    NOT_STATED,
     Basis,
     Device,
     DeviceKind,
@@ -149,7 +150,7 @@ def _link(item: LinkDocument, prefix: str) -> Link:
         a=a,
         b=b,
         kind=LinkKind(item.kind),
-        bandwidth=BytesPerSecond(item.bandwidth) if item.bandwidth is not None else Unknown("not stated"),
+        bandwidth=BytesPerSecond(item.bandwidth) if item.bandwidth is not None else NOT_STATED,
         basis=item.basis,
         count=item.count,
         generation=item.generation,
@@ -235,8 +236,7 @@ def _folded(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     first = hosts[0]
     stem = first["name"].removesuffix("0")
     alike = [
-        host["name"] == f"{stem}{number}" and {**host, "name": ""} == {**first, "name": ""}
-        for number, host in enumerate(hosts)
+        host["name"] == f"{stem}{number}" and {**host, "name": ""} == {**first, "name": ""} for number, host in enumerate(hosts)
     ]
     if len(hosts) > 1 and all(alike):
         return [{"name": stem, "count": len(hosts), **{key: value for key, value in first.items() if key != "name"}}]
@@ -250,15 +250,21 @@ def _write(document: dict[str, Any]) -> str:
         """Block style, devices and links one to a line."""
 
         def ignore_aliases(self, data: Any) -> bool:
+            del data
             return True
 
     class OneLine(dict[str, Any]):
         """A mapping written in one line."""
 
-    Dumper.add_representer(str, lambda dumper, data: dumper.represent_str(data) if strict_yaml.is_plain(data) else dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"'))
     Dumper.add_representer(
-        OneLine, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True)
+        str,
+        lambda dumper, data: (
+            dumper.represent_str(data)
+            if strict_yaml.is_plain(data)
+            else dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"')
+        ),
     )
+    Dumper.add_representer(OneLine, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True))
     for holder in [*document["hosts"], document["shared"]]:
         holder["devices"] = [OneLine(device) for device in holder["devices"]]
         holder["links"] = [OneLine(link) for link in holder["links"]]

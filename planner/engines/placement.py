@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from planner.core.plan import Replica
 from planner.core.topology import Topology
 
+
 def by_host(topology: Topology, replica: Replica) -> dict[str, list[int]]:
     """A replica's GPUs in rank order (stage by stage, tensor rank fastest), by host in order of appearance."""
     hosts: dict[str, list[int]] = {}

@@ -148,8 +148,10 @@ def _process(plan: Plan, model: ModelSpec, topology: Topology, number: int, host
 
 def _notes(plan: Plan, model: ModelSpec, topology: Topology) -> tuple[str, ...]:
     notes = [f"{CONFIG_FILE} is {CHECKED}"]
-    if model.weight_format != model.checkpoint_format:
-        notes.append(f"the plan is for {model.weight_format.name} weights: give TensorRT-LLM a checkpoint of {model.name} in that format")
+    if model.weight_format != model.checkpoint_format and model.dtype_override is None:
+        notes.append(
+            f"the plan is for {model.weight_format.name} weights: give TensorRT-LLM a checkpoint of {model.name} in that format"
+        )
     for replica in plan.placement:
         hosts = by_host(topology, replica)
         indices = {tuple(topology.gpus[gpu].index for gpu in gpus) for gpus in hosts.values()}

@@ -22,7 +22,6 @@ RPC_PORT = 29550
 # GPUs of 70 GiB and more whose defaults vLLM keeps small all the same (engine/arg_utils.py get_batch_defaults)
 _SMALL_BATCHES = frozenset({"A100-SXM4-80GB", "A100-PCIe-80GB"})
 _ONLINE_QUANTISATION = frozenset({"fp8"})
-_CHECKPOINT_METHODS = {"awq": "awq", "gptq": "gptq"}
 
 
 def _default_limits(gpu: GpuSpec, memory: Bytes) -> EngineLimits:
@@ -98,10 +97,10 @@ def _arguments(plan: Plan, model: ModelSpec) -> list[str]:
         arguments += ["--pipeline-parallel-size", str(degrees.pipeline)]
     if degrees.expert > 1:
         arguments += ["--enable-expert-parallel"]
-    if model.weight_format != model.checkpoint_format:
-        method = _CHECKPOINT_METHODS.get(model.weight_format.name, model.weight_format.name)
-        if method in _ONLINE_QUANTISATION or method in _CHECKPOINT_METHODS.values():
-            arguments += ["--quantization", method]
+    if model.weight_format != model.checkpoint_format and model.weight_format.name in _ONLINE_QUANTISATION:
+        arguments += ["--quantization", model.weight_format.name]
+    if model.dtype_override is not None:
+        arguments += ["--dtype", model.dtype_override]
     return [
         *arguments,
         "--max-model-len",
@@ -126,7 +125,7 @@ def _notes(plan: Plan, model: ModelSpec) -> tuple[str, ...]:
     if plan.parallelism.data > 1 and not plan.parallelism.attention_data_parallel:
         last = FIRST_PORT + plan.parallelism.data - 1
         notes.append(f"{plan.parallelism.data} independent replicas on ports {FIRST_PORT} to {last}: put a router before them")
-    if model.weight_format != model.checkpoint_format and model.weight_format.name not in _ONLINE_QUANTISATION:
+    if model.weight_format.needs_own_checkpoint and model.weight_format != model.checkpoint_format:
         notes.append(f"the plan is for {model.weight_format.name} weights: give vLLM a checkpoint of {model.name} in that format")
     return tuple(notes)
 

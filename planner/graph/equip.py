@@ -28,9 +28,10 @@ def equip(topology: Topology, specs: Mapping[str, GpuSpec], rates: LinkRates) ->
         gpus = [specs[gpu.hardware or ""] for gpu in topology.gpus if gpu.host == host.name]
         barred = sorted({gpu.name for gpu in gpus if not gpu.pcie_peer_to_peer})
         if host.peer_to_peer == "unknown" and barred and len(gpus) > 1:
-            host = replace(host, peer_to_peer="disabled")
+            hosts.append(replace(host, peer_to_peer="disabled"))
             assumptions[f"no peer-to-peer over PCIe: the driver does not offer it on {', '.join(barred)}"] = None
-        hosts.append(host)
+        else:
+            hosts.append(host)
     fill = _Fill(topology, specs, rates)
     for link in topology.links:
         filled, assumption = fill(link)

@@ -73,9 +73,7 @@ class Paths:
     @cached_property
     def _sockets(self) -> dict[frozenset[str], int]:
         return {
-            frozenset((link.a, link.b)): number
-            for number, link in enumerate(self.topology.links)
-            if link.kind is LinkKind.SOCKET
+            frozenset((link.a, link.b)): number for number, link in enumerate(self.topology.links) if link.kind is LinkKind.SOCKET
         }
 
     @cached_property

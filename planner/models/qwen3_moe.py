@@ -10,9 +10,7 @@ from planner.models.qwen2 import no_window
 def _read(config: Config, name: str) -> ModelSpec:
     no_window(config)
     form = attention(config, head_norm=True)
-    experts = MoeMlp(
-        config.count("num_experts"), config.count("num_experts_per_tok"), config.count("moe_intermediate_size")
-    )
+    experts = MoeMlp(config.count("num_experts"), config.count("num_experts_per_tok"), config.count("moe_intermediate_size"))
     plain = set(config.counts("mlp_only_layers"))
     step = config.count("decoder_sparse_step", 1)
     layers = tuple(

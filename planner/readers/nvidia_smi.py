@@ -63,9 +63,7 @@ def _leaves(table: Table, hardware: str | None) -> list[Device]:
     for name in table.gpus:
         index = int(name.removeprefix("GPU"))
         model = hardware or table.models.get(index)
-        leaves.append(
-            Device(f"gpu{index}", DeviceKind.GPU, "localhost", index, model, numa_node=table.numa_nodes.get(name))
-        )
+        leaves.append(Device(f"gpu{index}", DeviceKind.GPU, "localhost", index, model, numa_node=table.numa_nodes.get(name)))
     for name in table.names:
         if not name.startswith("GPU"):
             label = table.labels.get(name, "" if name.startswith("NIC") else name)
@@ -140,12 +138,11 @@ def _nvlinks(table: Table, devices: list[Device], links: list[Link], findings: l
             number = sum(device.kind is DeviceKind.NVSWITCH for device in devices)
             switch = Device(f"nvswitch{number}", DeviceKind.NVSWITCH, "localhost")
             devices.append(switch)
-            for member in sorted(island, key=table.gpus.index):
-                links.append(Link(_gpu(member), switch.id, LinkKind.NVLINK, count=max(counts[member].values())))
+            ports = {member: max(counts[member].values()) for member in sorted(island, key=table.gpus.index)}
+            links.extend(Link(_gpu(member), switch.id, LinkKind.NVLINK, count=count) for member, count in ports.items())
         else:
-            for a, b in pairs(sorted(island, key=table.gpus.index)):
-                if b in counts[a]:
-                    links.append(Link(_gpu(a), _gpu(b), LinkKind.NVLINK, count=counts[a][b]))
+            direct = pairs(sorted(island, key=table.gpus.index))
+            links.extend(Link(_gpu(a), _gpu(b), LinkKind.NVLINK, count=counts[a][b]) for a, b in direct if b in counts[a])
         most = max(max(counts[member].values()) for member in island)
         fewer = [member for member in island if switched and max(counts[member].values()) < most]
         if fewer:

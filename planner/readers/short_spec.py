@@ -103,7 +103,7 @@ class _Builder:
         hosts, shared, devices = [], [], []
         links: list[Link] = []
         domain = self.gpu.peer_links.domain if self.gpu.peer_links else 1
-        one_switch = self.fabric == "nvswitch" and 1 < nodes and nodes * self.count <= domain
+        one_switch = self.fabric == "nvswitch" and nodes > 1 and nodes * self.count <= domain
         if one_switch:
             shared.append(Device("nvswitch", DeviceKind.NVSWITCH))
         if nics:
@@ -201,7 +201,5 @@ class _Builder:
 
 def _bridge(parts: list[list[int]]) -> Cluster:
     """A host bridge over clusters that each hang from a switch of their own (or, alone, straight from the bridge)."""
-    clusters = [
-        Cluster(PathKind.PXB, tuple(part), (Cluster(PathKind.PIX, tuple(part)),)) for part in parts
-    ]
+    clusters = [Cluster(PathKind.PXB, tuple(part), (Cluster(PathKind.PIX, tuple(part)),)) for part in parts]
     return Cluster(PathKind.PHB, tuple(member for part in parts for member in part), tuple(clusters))

@@ -21,16 +21,22 @@ _ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"NV\d{1,2}(?=[\sA-Z]|$)|NV(?:1[0-8]|[1-9])|NODE|PIX|PXB|PHB|SYS|SOC|X")
 _KNOWN_DEVICE = re.compile(r"GPU\d+|NIC\d+|mlx\d+_(?:bond_?)?\d+")
 _DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b)[A-Za-z][A-Za-z0-9_]*(?=\s|$)")
+_A_ROW = re.compile(r"(?<![\w.])GPU\d+\s+(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS)\b")
 _FIRST_GPU = re.compile(r"(?<![\w.])GPU\d+")
 _LEGEND = re.compile(r"^\W*(NIC\d+)\s*:\s*(\S+)\s*$")
-_MODEL = re.compile(r"^\W*GPU (\d+): (.+?)(?:\s+\(UUID.*)?\s*$")
+_MODEL = re.compile(r"(?:^|: *)\W*GPU (\d+(?:,\d+)*): ?(.+?)(?:\s+\(UUID.*)?\s*$")
 
 _NOT_A_MATRIX = (
     (re.compile(r"ROCm System Management Interface|rocm-smi|amd-smi|\bXGMI\b", re.IGNORECASE), "rocm-smi output (AMD GPUs)"),
     (re.compile(r"npu-smi|\bHCCS\b", re.IGNORECASE), "npu-smi output (Ascend NPUs)"),
     (re.compile(r"\balgbw\b"), "an nccl-tests result"),
-    (re.compile(r"P2P Connectivity Matrix|P2P CLIQUE|P2P=(?:En|Dis)abled|Uni-?directional|nvbandwidth|memcpy (?:CE|SM|local)", re.IGNORECASE),
-     "a bandwidth measurement"),
+    (
+        re.compile(
+            r"P2P Connectivity Matrix|P2P CLIQUE|P2P=(?:En|Dis)abled|Uni-?directional|nvbandwidth|memcpy (?:CE|SM|local)",
+            re.IGNORECASE,
+        ),
+        "a bandwidth measurement",
+    ),
     (re.compile(r"GPU\d+\s+(?:(?:X|OK)\s+)+(?:OK|CNS|GNS|TNS|NS|DR|U)\b"), "the output of nvidia-smi topo -p2p"),
     (re.compile(r"^\s*<\?xml|<system\b", re.MULTILINE), "an XML file"),
     (re.compile(r"Link \d+: (?:[\d.]+ GB/s|<inactive>|Data|Replay|Recovery|CRC)"), "the output of nvidia-smi nvlink"),
@@ -74,35 +80,44 @@ def _parse(lines: list[str], source: str) -> Table:
     headers = [(number, names) for number, line in enumerate(lines) if (names := _device_names(line)) is not None]
     if not headers:
         raise _no_header(lines, source)
-    tables = (_read_rows(lines, number, names, source) for number, names in headers[:MAX_HEADERS])
+    ends = [number for number, _ in headers[1:]] + [len(lines)]
+    blocks = list(zip(headers, ends, strict=True))[:MAX_HEADERS]
+    tables = (_read_rows(lines, number, end, names, source) for (number, names), end in blocks)
     table = next((table for table in tables if table.lines), None) or Table(headers[0][1])
+    after = next((end for (_, names), end in blocks if names is table.names), len(lines))
+    for number, line in enumerate(lines[after:], after):
+        if _A_ROW.search(line):
+            table.findings.append(_several(number))
+            break
     for line in lines:
         if legend := _LEGEND.match(line):
             table.labels[legend[1]] = legend[2]
-        if model := _MODEL.match(line):
-            table.models[int(model[1])] = model[2]
+        if model := _MODEL.search(line):
+            table.models |= dict.fromkeys(map(int, model[1].split(",")), model[2])
     _fill_missing_rows(table, source)
     return table
 
 
-def _read_rows(lines: list[str], start: int, names: list[str], source: str) -> Table:
-    """The rows that follow the header in line ``start``."""
+def _several(number: int) -> Finding:
+    return Finding("several-matrices", f"a second matrix follows, with a row in line {number + 1}", "only the first was read")
+
+
+def _read_rows(lines: list[str], start: int, end: int, names: list[str], source: str) -> Table:
+    """The rows between the header in line ``start`` and the line ``end``."""
     where = f"{source}, line {start + 1}"
     if len(names) != len(set(names)):
-        raise BadInput("the header names a device twice", path=where)
+        raise BadInput("the header names a device twice", path=where, hint=_HINT)
     if len(names) > MAX_DEVICES:
-        raise BadInput(f"more than {MAX_DEVICES} devices in the header", path=where)
+        raise BadInput(f"more than {MAX_DEVICES} devices in the header", path=where, hint=_HINT)
     table = Table(names)
     alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     row = re.compile(rf"(?<![\w.])(?P<name>{alternatives})\s*(?={_CELL.pattern})")
-    for number, line in enumerate(lines[start + 1 :], start + 1):
+    for number, line in enumerate(lines[start + 1 : end], start + 1):
         match = row.search(line)
         if match is None:
             continue
         if match["name"] in table.lines:
-            table.findings.append(
-                Finding("several-matrices", f"a second matrix starts at line {number + 1}", "only the first was read")
-            )
+            table.findings.append(_several(number))
             break
         _read_row(table, match["name"], lines, number, match.end(), source)
     return table
@@ -133,7 +148,8 @@ def _device_names(line: str) -> list[str] | None:
     first = _FIRST_GPU.search(line)
     if first is None:
         return None
-    names, position = [], first.start()
+    names: list[str] = []
+    position = first.start()
     while True:
         while position < len(line) and line[position].isspace():
             position += 1
@@ -184,6 +200,12 @@ def _read_row(table: Table, name: str, lines: list[str], number: int, position: 
         raise BadInput(
             f"row {name} does not have X in its own column", path=f"{source}, line {number + 1}", hint="paste the whole matrix"
         )
+    if _CELL.match(tail.lstrip()):
+        raise BadInput(
+            f"row {name} has more cells than the header has columns ({len(table.names)})",
+            path=f"{source}, line {number + 1}",
+            hint="paste the whole matrix",
+        )
     table.lines[name] = number + 1
     for column, cell in zip(table.names, cells, strict=False):
         table.cells[name, column] = cell
@@ -228,7 +250,9 @@ def _fill_missing_rows(table: Table, source: str) -> None:
             table.cells[name, other] = table.cells[other, name]
     table.cells[name, name] = "X"
     table.findings.append(
-        Finding("row-missing", f"the row of {name} is missing; its links were taken from the other rows", "paste the whole matrix")
+        Finding(
+            "row-missing", f"the row of {name} is missing; its links were taken from the other rows", "paste the whole matrix"
+        )
     )
 
 

@@ -35,9 +35,7 @@ def probe(topology: Topology) -> dict[str, Any]:
             {"id": nic.id, "host": host.name, "label": nic.label} for host in topology.hosts for nic in topology.nics(host.name)
         ],
         "matrix": class_matrix(topology),
-        "findings": [
-            {"code": finding.code, "message": finding.message, "hint": finding.hint} for finding in topology.findings
-        ],
+        "findings": [{"code": finding.code, "message": finding.message, "hint": finding.hint} for finding in topology.findings],
     }
 
 

@@ -76,7 +76,9 @@ def probe(topology: Topology) -> None:
             _verbatim(line)
     else:
         _paragraph(console, f"{len(topology.gpus)} × {len(topology.gpus)} matrix: see --format json", style="dim")
-    _notes(console, "findings", [f"{one.code}: {one.message}" + (f" ({one.hint})" if one.hint else "") for one in topology.findings])
+    _notes(
+        console, "findings", [f"{one.code}: {one.message}" + (f" ({one.hint})" if one.hint else "") for one in topology.findings]
+    )
     _notes(console, "assumed", topology.origin.assumptions)
 
 
@@ -215,8 +217,7 @@ def _plans(console: Console, answer: Recommendation) -> None:
     unsure = answer.plans[0].ranked.estimate.uncertainty
     _paragraph(
         console,
-        f"error bars of #1: TTFT ±{text.percent(unsure.ttft)}, TPOT and throughput ±{text.percent(unsure.tpot)} "
-        f"({unsure.basis})",
+        f"error bars of #1: TTFT ±{text.percent(unsure.ttft)}, TPOT and throughput ±{text.percent(unsure.tpot)} ({unsure.basis})",
         style="dim",
     )
     if any(one.ranked.plan.parallelism.pipeline > 1 for one in answer.plans):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from planner.core.plan import Group, Parallelism, Replica
 
@@ -55,7 +56,7 @@ def group(gpus: Group) -> str:
     >>> group((0, 2)), group((0, 1, 2, 3)), group((3, 2, 1, 0))
     ('{0,2}', '{0-3}', '{3,2,1,0}')
     """
-    in_a_row = all(b == a + 1 for a, b in zip(gpus, gpus[1:], strict=False))
+    in_a_row = all(b == a + 1 for a, b in pairwise(gpus))
     if len(gpus) >= LONG_GROUP and in_a_row:
         return f"{{{gpus[0]}-{gpus[-1]}}}"
     return "{" + ",".join(str(gpu) for gpu in gpus) + "}"
@@ -87,9 +88,9 @@ def shorten(items: Sequence[str], most: int) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with control and direction characters escaped, so that data cannot steer a terminal.
+    r"""``text`` with control and direction characters escaped, so that data cannot steer a terminal.
 
-    >>> printable("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
     """
     return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)

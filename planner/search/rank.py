@@ -204,4 +204,3 @@ def _short(limits: EngineLimits) -> int:
 def _longest(strategy: Strategy) -> int:
     """The longest request the KV cache surely holds, up to what the model takes."""
     return max(strategy.workload.total_tokens, min(strategy.model.max_positions, strategy.kv_cache_tokens))
-

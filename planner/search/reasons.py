@@ -74,7 +74,11 @@ def _against(search: Search, winner: Ranked, other: Ranked) -> str:
     workload = search.pricer.workload
     rate = 1 - other.estimate.output_tokens_per_second / winner.estimate.output_tokens_per_second
     slower = other.latency(workload) / winner.latency(workload) - 1
-    difference = f"{_percent(rate)} less throughput" if search.objective == "throughput" and rate > 0 else f"{_percent(slower)} more latency"
+    difference = (
+        f"{_percent(rate)} less throughput"
+        if search.objective == "throughput" and rate > 0
+        else f"{_percent(slower)} more latency"
+    )
     if search.objective == "throughput" and rate <= 0:
         difference = "as much throughput, but a target missed" if other.missed(workload) else "as much throughput"
     return f"{other.plan.parallelism}: {difference}; {_cause(winner, other)}"
@@ -103,7 +107,9 @@ def _cause(winner: Ranked, other: Ranked) -> str:
         tail = f"; its slowest link is {link}" if link and part not in ("all_reduce", "point_to_point") else ""
         return f"{words[part]} (+{grown[part] * 1e3:.1f} ms a token){tail}"
     extra = other.estimate.prefill.total - winner.estimate.prefill.total
-    return f"a prompt takes {extra * 1e3:.0f} ms longer" + (f" over {link}" if link else "") if extra > 0 else "fewer GPUs at work"
+    return (
+        f"a prompt takes {extra * 1e3:.0f} ms longer" + (f" over {link}" if link else "") if extra > 0 else "fewer GPUs at work"
+    )
 
 
 def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...]:

@@ -99,7 +99,12 @@ def _expert_rules(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) 
     if degrees.expert not in traits.expert_degrees(degrees.tensor, degrees.data):
         known = traits.expert_degrees(degrees.tensor, degrees.data)
         words = ", ".join(str(degree) for degree in known) or "none"
-        yield "expert-degree", degrees.expert, max(known, default=1), f"{traits.name} runs EP {words} beside TP {degrees.tensor} × DP {degrees.data}"
+        yield (
+            "expert-degree",
+            degrees.expert,
+            max(known, default=1),
+            f"{traits.name} runs EP {words} beside TP {degrees.tensor} × DP {degrees.data}",
+        )
     if model.experts % degrees.expert:
         yield "experts", model.experts, degrees.expert, f"{model.experts} experts are not divisible by EP {degrees.expert}"
     if degrees.attention_data_parallel and degrees.pipeline > 1:
