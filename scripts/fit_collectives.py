@@ -56,7 +56,7 @@ def fabric(gpu_name: str, ranks: int) -> Fabric:
     assert gpu.peer_links is not None
     assert gpu.compute_capability is not None
     reach = BytesPerSecond(gpu.peer_links.links * load_link_rates().nvlink_link(gpu.compute_capability))
-    count, speed = channels([reach], gpu.compute_capability)
+    count, speed = channels(reach, reach, gpu.compute_capability)
     head = nvls_head(reach, ranks, gpu.compute_capability)
     return Fabric(ranks, 1, count, speed, gpu.compute_capability, "nvlink", ranks if ranks > 2 else 0, head)
 

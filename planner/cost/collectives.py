@@ -147,12 +147,12 @@ class Collectives:
         capability = group.compute_capability
         heads, head = 0, BytesPerSecond(0.0)
         if group.nodes == 1:
-            count, speed = nccl.channels([ring.rate for ring in group.packing.rings], capability)
+            count, speed = nccl.channels(group.packing.fastest, group.packing.bandwidth, capability)
             if group.switched and group.ranks > 2:
                 head = nccl.nvls_head(group.pair_achieved, group.ranks, capability)
                 heads = group.ranks if head > 0 else 0
         else:
-            inside = float(group.packing.bandwidth) if group.packing.rings else math.inf
+            inside = float(group.packing.bandwidth) or math.inf
             count = max(1, group.network_cards)
             speed = BytesPerSecond(min(float(group.network), inside) / count)
             if group.node_ports > 0:

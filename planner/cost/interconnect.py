@@ -10,7 +10,7 @@ from functools import cached_property
 from planner.core.hardware import GpuSpec
 from planner.core.topology import DeviceKind, Link, LinkKind, Topology
 from planner.core.unknown import Unknown
-from planner.cost.rings import RingPacking, pack_rings
+from planner.cost.rings import NO_RING, RingPacking, pack_rings
 from planner.graph.paths import DirectedLink, Path, PathKind, Paths
 from planner.units import BytesPerSecond
 
@@ -112,7 +112,7 @@ class Interconnect:
         else:
             members = [[device.id for device in devices if device.host == host] for host in hosts]
             packings = [pack_rings(part, self.paths, self.capacity) for part in members if len(part) > 1]
-            packing = min(packings, key=lambda one: one.bandwidth, default=RingPacking((), PathKind.SELF, False, None))
+            packing = min(packings, key=lambda one: one.bandwidth, default=NO_RING)
         joined = bool(inside) and all(path.kind is PathKind.NVLINK for path in inside)
         network, cards = self._network(hosts, len(gpus), joined) if nodes > 1 else (0.0, 0)
         weakest = BytesPerSecond(min((self.rate(path) for path in (paths if nvlink else inside)), default=0.0))
@@ -159,7 +159,7 @@ class Interconnect:
         return min(offers)
 
     def _limiting(self, packing: RingPacking, network: float, hosts: Sequence[str]) -> str | None:
-        if len(hosts) > 1 and network and (not packing.rings or network < packing.bandwidth):
+        if len(hosts) > 1 and network and (packing.bandwidth <= 0 or network < packing.bandwidth):
             return f"network between {', '.join(hosts[:3])}{' …' if len(hosts) > 3 else ''} ({network / 1e9:.3g} GB/s a node)"
         if packing.limiting is None:
             return None

@@ -34,9 +34,9 @@ def expert_imbalance(experts: int, per_token: int, tokens: float, ranks: int) ->
     >>> round(expert_imbalance(256, 8, 128, 8), 3), round(expert_imbalance(256, 8, 1024, 8), 3)
     (1.126, 1.045)
     """
-    if ranks == 1 or tokens <= 0:
+    if ranks == 1:
         return 1.0
-    mean = tokens * per_token / ranks
+    mean = max(1.0, tokens) * per_token / ranks
     spread = 2 * math.log(ranks) / mean * (1 - 1 / ranks) * (1 - per_token / experts)
     return min(float(ranks), 1 + 0.76 * math.sqrt(spread))
 

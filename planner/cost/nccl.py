@@ -7,7 +7,6 @@ Constants and formulas are those of ``src/graph/tuning.cc`` and ``src/graph/sear
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.cost.formula import formula
@@ -94,20 +93,21 @@ class Fabric:
 
 
 @formula(source="NCCL v2.30.7 src/graph/search.cc: speed arrays, channel duplication", valid="one node")
-def channels(ring_rates: Sequence[BytesPerSecond], compute_capability: tuple[int, int]) -> tuple[int, BytesPerSecond]:
-    """How many channels of which speed NCCL makes of rings that sustain ``ring_rates`` (B/s).
+def channels(
+    fastest_ring: BytesPerSecond, bandwidth: BytesPerSecond, compute_capability: tuple[int, int]
+) -> tuple[int, BytesPerSecond]:
+    """How many channels of which speed NCCL makes where one ring reaches ``fastest_ring`` and all ``bandwidth`` (B/s).
 
-    >>> channels([BytesPerSecond(370.8e9)], (9, 0)), channels([BytesPerSecond(240e9)], (8, 0))
-    ((12, 30000000000.0), (12, 20000000000.0))
-    >>> channels([BytesPerSecond(24e9), BytesPerSecond(24e9)], (8, 6))
-    (2, 20000000000.0)
+    >>> nvswitch, bridge = BytesPerSecond(370.8e9), BytesPerSecond(24e9)
+    >>> channels(nvswitch, nvswitch, (9, 0)), channels(bridge, BytesPerSecond(48e9), (8, 6))
+    ((12, 30000000000.0), (2, 20000000000.0))
     """
-    fastest = max(ring_rates, default=BytesPerSecond(0.0)) / GIGA
+    fastest = fastest_ring / GIGA
     speeds = _SPEEDS[sum(compute_capability >= least for least in ((9, 0), (10, 0)))]
     speed = next((step for step in speeds if step <= fastest * (1 + 1e-9)), fastest)
     if speed <= 0:
         return 0, BytesPerSecond(0.0)
-    count = sum(math.floor(rate / GIGA / speed * (1 + 1e-9)) for rate in ring_rates)
+    count = math.floor(bandwidth / GIGA / speed * (1 + 1e-9))
     if speed >= 25 and not (compute_capability >= (9, 0) and speed < 50 and count > 4):
         count, speed = 2 * count, speed / 2
     return count, BytesPerSecond(speed * GIGA)

@@ -11,7 +11,7 @@ from planner.units import Bytes, BytesPerSecond, Seconds
 
 @formula(source="alpha-beta model (Hockney 1994)")
 def send(size: Bytes, bandwidth: BytesPerSecond, latency: Seconds) -> Seconds:
-    """Time of one message.
+    """Time of one message of ``size`` bytes.
 
     >>> round(send(Bytes(524_288), BytesPerSecond(35.6e9), Seconds(18e-6)) * 1e6, 1)
     32.7

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 from planner.core.finding import Finding
 from planner.core.topology import Device, DeviceKind, Host, Link, LinkKind, Origin, Topology
+from planner.core.unknown import Unknown
 from planner.errors import Unavailable
 from planner.graph.build import HostBuilder
 from planner.graph.paths import PathKind, Paths, link_class
 from planner.graph.ultrametric import Cluster, Distance, cluster, complete
-from planner.readers.topo_matrix import Table, pairs, parse_table
+from planner.readers.nvml import read_gpus
+from planner.readers.topo_matrix import Table, pairs, parse_models, parse_table
 
 MAX_LINKS_PER_GPU = 18
 """NVLinks of the GPU that has most of them (Hopper and Blackwell): more towards its peers means a switch."""
 
 COMMAND = ("nvidia-smi", "topo", "-m")
+LIST_COMMAND = ("nvidia-smi", "-L")
 
 
 def read_capture(text: str, source: str, *, name: str, hardware: str | None = None) -> Topology:
@@ -29,18 +33,39 @@ def read_capture(text: str, source: str, *, name: str, hardware: str | None = No
 
 
 def probe(*, hardware: str | None = None) -> Topology:
-    """The topology of this host. Raises ``Unavailable`` where there is no ``nvidia-smi`` or it fails."""
+    """The topology of this host: the matrix of ``nvidia-smi``, names and memory of NVML.
+
+    Raises ``Unavailable`` where there is no ``nvidia-smi`` or it fails.
+    """
     if shutil.which(COMMAND[0]) is None:
         raise Unavailable("no nvidia-smi on this host")
+    table = parse_table(_ask(COMMAND), " ".join(COMMAND))
+    facts = read_gpus()
+    if isinstance(facts, Unknown):
+        table.findings.append(Finding("nvml-unavailable", facts.reason, "names come from nvidia-smi, memory from data sheets"))
+        table.models |= parse_models(_ask(LIST_COMMAND))
+        memory = {}
+    else:
+        table.models |= {index: one.name for index, one in enumerate(facts) if not isinstance(one.name, Unknown)}
+        memory = {index: one.memory for index, one in enumerate(facts) if not isinstance(one.memory, Unknown)}
+    topology = _topology(table, "this-host", hardware, Origin("probed", "nvidia-smi topo -m and NVML on this host"))
+    devices = (
+        replace(device, memory=memory[device.index]) if device.kind is DeviceKind.GPU and device.index in memory else device
+        for device in topology.devices
+    )
+    return replace(topology, devices=tuple(devices))
+
+
+def _ask(command: tuple[str, ...]) -> str:
+    """What a program of the driver prints."""
     try:
-        result = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - fixed argv
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - fixed argv
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"'{' '.join(COMMAND)}' did not answer: {error}") from None
+        raise Unavailable(f"'{' '.join(command)}' did not answer: {error}") from None
     if result.returncode != 0:
         said = (result.stderr or result.stdout).strip().split("\n")[0]
-        raise Unavailable(f"'{' '.join(COMMAND)}' failed: {said}")
-    table = parse_table(result.stdout, " ".join(COMMAND))
-    return _topology(table, "this-host", hardware, Origin("probed", "nvidia-smi topo -m on this host"))
+        raise Unavailable(f"'{' '.join(command)}' failed: {said}")
+    return result.stdout
 
 
 def _topology(table: Table, name: str, hardware: str | None, origin: Origin) -> Topology:
@@ -171,13 +196,4 @@ def _with_observed(topology: Topology, table: Table) -> Topology:
         f"{len(observed)} cells are not what a PCIe tree gives ({observed[0][0]}-{observed[0][1]} is {observed[0][2]})",
         "the capture's word is kept and shown; times use the nearest tree",
     )
-    return Topology(
-        topology.name,
-        topology.hosts,
-        topology.devices,
-        topology.links,
-        topology.origin,
-        topology.description,
-        tuple(observed),
-        (*topology.findings, finding),
-    )
+    return replace(topology, observed=tuple(observed), findings=(*topology.findings, finding))

@@ -92,10 +92,22 @@ def _parse(lines: list[str], source: str) -> Table:
     for line in lines:
         if legend := _LEGEND.match(line):
             table.labels[legend[1]] = legend[2]
-        if model := _MODEL.search(line):
-            table.models |= dict.fromkeys(map(int, model[1].split(",")), model[2])
+    table.models = parse_models("\n".join(lines))
     _fill_missing_rows(table, source)
     return table
+
+
+def parse_models(text: str) -> dict[int, str]:
+    r"""GPU models by index, as ``nvidia-smi -L`` and environment reports list them.
+
+    >>> parse_models("GPU 0: Tesla T4 (UUID: GPU-1)\nGPU 1,2: NVIDIA L4")
+    {0: 'Tesla T4', 1: 'NVIDIA L4', 2: 'NVIDIA L4'}
+    """
+    models: dict[int, str] = {}
+    for line in text.split("\n"):
+        if model := _MODEL.search(line):
+            models |= dict.fromkeys(map(int, model[1].split(",")), model[2])
+    return models
 
 
 def _several(number: int) -> Finding:

@@ -83,7 +83,13 @@ def test_an_ambiguous_or_unknown_gpu_is_refused_with_near_names(name: str) -> No
 
 def test_nccl_link_rates_grow_with_the_generation() -> None:
     rates = load_link_rates()
-    assert [rates.nvlink_link(capability) / 1e9 for capability in ((7, 0), (8, 0), (8, 6), (9, 0), (10, 0))] == [20, 20, 12, 20.6, 40.1]
+    assert [rates.nvlink_link(capability) / 1e9 for capability in ((7, 0), (8, 0), (8, 6), (9, 0), (10, 0))] == [
+        20,
+        20,
+        12,
+        20.6,
+        40.1,
+    ]
     assert 16 * rates.pcie_lane_achieved[4] == 24e9
     assert all(rates.pcie_lane_achieved[generation] < rates.pcie_lane_peak[generation] for generation in rates.pcie_lane_peak)
 

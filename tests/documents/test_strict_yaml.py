@@ -11,12 +11,40 @@ from planner.errors import BadInput, PlannerError
 
 def test_plain_values_have_their_plain_types() -> None:
     text = "a: 1\nb: 1.5\nc: true\nd: null\ne: text\nf: [1, two]\ng: {h: '010'}\n"
-    assert strict_yaml.load(text, "x") == {"a": 1, "b": 1.5, "c": True, "d": None, "e": "text", "f": [1, "two"], "g": {"h": "010"}}
+    assert strict_yaml.load(text, "x") == {
+        "a": 1,
+        "b": 1.5,
+        "c": True,
+        "d": None,
+        "e": "text",
+        "f": [1, "two"],
+        "g": {"h": "010"},
+    }
 
 
 @pytest.mark.parametrize(
     "value",
-    ["450e9", "010", "1:30", "0x1F", "1_000", ".nan", ".inf", "-.inf", "+1", ".5", "1.", "yes", "no", "on", "off", "Y", "True", "NULL", "~x: &a b"],
+    [
+        "450e9",
+        "010",
+        "1:30",
+        "0x1F",
+        "1_000",
+        ".nan",
+        ".inf",
+        "-.inf",
+        "+1",
+        ".5",
+        "1.",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "Y",
+        "True",
+        "NULL",
+        "~x: &a b",
+    ],
 )
 def test_what_yaml_versions_read_differently_is_refused_with_the_line(value: str) -> None:
     with pytest.raises(BadInput) as refusal:
@@ -52,7 +80,10 @@ def test_the_billion_laughs_are_refused_at_the_first_alias() -> None:
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abcxyz", min_size=1, max_size=5), inner, max_size=3),
     max_leaves=12,
 )

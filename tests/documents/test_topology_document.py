@@ -70,7 +70,15 @@ def test_every_library_machine_round_trips(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["8xH100-SXM5-80GB", "2x8xA100-SXM4-80GB@8x200", "4xA100-PCIe-80GB:nvlink-pairs", "8xV100-SXM2-32GB", "3xMI300X", "2x4xGB200-NVL72"]
+    "spec",
+    [
+        "8xH100-SXM5-80GB",
+        "2x8xA100-SXM4-80GB@8x200",
+        "4xA100-PCIe-80GB:nvlink-pairs",
+        "8xV100-SXM2-32GB",
+        "3xMI300X",
+        "2x4xGB200-NVL72",
+    ],
 )
 def test_every_short_spec_round_trips(spec: str) -> None:
     topology = read_short_spec(spec, api.load_gpu)

@@ -172,7 +172,27 @@ def test_prose_about_gpus_before_the_matrix_does_not_mislead() -> None:
     assert matrix("GPU0 seems slow\nwe swapped GPU0 GPU1\n" + BRIDGED) == MATRIX
 
 
-words = st.sampled_from(["GPU0", "GPU1", "GPU2", "NIC0", "X", "PIX", "SYS", "NODE", "NV4", "NV18", "CPU Affinity", "0-7", "\t", "\n", "\x1b[4m", "N/A", "0"])
+words = st.sampled_from(
+    [
+        "GPU0",
+        "GPU1",
+        "GPU2",
+        "NIC0",
+        "X",
+        "PIX",
+        "SYS",
+        "NODE",
+        "NV4",
+        "NV18",
+        "CPU Affinity",
+        "0-7",
+        "\t",
+        "\n",
+        "\x1b[4m",
+        "N/A",
+        "0",
+    ]
+)
 
 
 @given(st.lists(words, max_size=60).map(" ".join))
