@@ -35,17 +35,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u206
 
 
 def probe(source: str | None = None, *, gpu: str | None = None) -> Topology:
-    """The topology of a capture (a path, or ``-`` for standard input), or of this host where ``source`` is ``None``.
+    """This host's topology where ``source`` is ``None``; otherwise what :func:`load_topology` makes of it.
 
     ``gpu`` names the hardware where the text does not. Raises ``BadInput`` or ``Unavailable``.
     """
+    if source is not None:
+        return load_topology(source, gpu=gpu)
     from planner.readers import nvidia_smi
 
-    hardware = load_gpu(gpu).name if gpu else None
-    if source is None:
-        topology = nvidia_smi.probe(hardware=hardware)
-    else:
-        topology = _from_text(*_read(source), hardware)
+    topology = nvidia_smi.probe(hardware=load_gpu(gpu).name if gpu else None)
     topology.check()
     return _named(topology)
 
@@ -183,11 +181,11 @@ def emit(plan: Plan, model: ModelSpec, topology: Topology, engine: str = "vllm")
 def smallest_that_fits(
     model: ModelSpec, topology: Topology, workload: Workload, *, engine: str = "vllm", objective: Objective = "throughput"
 ) -> Remedy:
-    """Where nothing fits: how many of these GPUs would do, and which weight format."""
+    """How many of these GPUs would hold the model at least, and which weight formats fit on those there are."""
     from planner.search.fit import remedy
 
     _, search, _, _ = _prepare(model, topology, workload, engine, objective)
-    return remedy(search.pricer)
+    return remedy(search.pricer, 1)
 
 
 def _prepare(
@@ -252,7 +250,15 @@ def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec
     named, there = model.weight_format, model.checkpoint_format
     if named != there and named.needs_own_checkpoint:
         warnings.append(f"--quant {named.name}: {model.name} itself holds {there.name}; launch a checkpoint in {named.name}")
+    if there.name in {"bf16", "fp16"} and named == there and (said := _QUANTISED.search(model.name)):
+        warnings.append(
+            f"the name of {model.name} says {said[0]}, its config says {there.name} (is hf_quant_config.json missing?): "
+            f"add --quant if the weights are quantised"
+        )
     return tuple(warnings)
+
+
+_QUANTISED = re.compile(r"(?i)(nv|mx)?fp[48]\b|int[48]\b|awq|gptq|w[48]a(8|16)")
 
 
 def _answer(
@@ -267,13 +273,16 @@ def _answer(
     from planner.deploy.shell import command_line
     from planner.search.reasons import plan_reasons, reasons
     from planner.search.recommendation import Recommendation, Recommended
+    from planner.search.sharing import shared_link
 
     pricer = search.pricer
     plans = []
     for place, one in enumerate(ranked[:top]):
         launch = engine.launch(one.plan, pricer.model, topology)
         commands = tuple(command_line(process) for process in launch.processes)
-        plans.append(Recommended(place + 1, one, launch, commands, plan_reasons(search, ranked, place)))
+        shared = shared_link(pricer.wires, one.plan.placement)
+        assumptions = (*one.estimate.assumptions, *((shared,) if shared else ()))
+        plans.append(Recommended(place + 1, one, launch, commands, plan_reasons(search, ranked, place), assumptions))
     return Recommendation(
         topology=topology,
         model=pricer.model,

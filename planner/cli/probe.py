@@ -18,7 +18,8 @@ def probe(
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
         typer.Argument(
             metavar="[FILE|-]",
-            help="The saved text of 'nvidia-smi topo -m' or a topology YAML; - for stdin. Without it: this host.",
+            help="The saved text of 'nvidia-smi topo -m', a topology YAML, a library name or a short spec; - for stdin. "
+            "Without it: this host.",
             show_default=False,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""JSON from the outside: one object, no duplicate keys, no NaN."""
+"""JSON from the outside: one object, no duplicate keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from planner.errors import BadInput
 
 
 def load(text: str, name: str) -> dict[str, Any]:
-    """The object in ``text``. Raises ``BadInput`` with the line."""
+    """The object in ``text``; the words NaN and Infinity, which some configs hold, stay words. Raises ``BadInput`` with the line."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -19,11 +19,8 @@ def load(text: str, name: str) -> dict[str, Any]:
             found[key] = value
         return found
 
-    def constant(word: str) -> Any:
-        raise BadInput(f"{word} is not a number", path=name)
-
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=str)
     except json.JSONDecodeError as error:
         raise BadInput(f"not valid JSON: {error.msg}", path=f"{name}, line {error.lineno}") from None
     except RecursionError:

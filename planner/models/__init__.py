@@ -46,9 +46,35 @@ def read_config(config: Mapping[str, Any], name: str, source: str) -> ModelSpec:
     for architecture in architectures:
         if architecture in known:
             return known[architecture].read(fields, name)
-    near = nearest(architectures[0], known)
-    raise BadInput(
-        f"the architecture {architectures[0]!r} is not supported",
+    raise _unsupported(config, architectures[0], source)
+
+
+def _unsupported(config: Mapping[str, Any], architecture: str, source: str) -> BadInput:
+    """The refusal of an architecture: what of it is missing here, as far as its fields tell, and the nearest that is read."""
+    text = config.get("text_config")
+    inner = text if isinstance(text, dict) else {}
+    missing = [what for fields, what in _NOT_READ if any(config.get(field) or inner.get(field) for field in fields)]
+    experts = any(config.get(field) or inner.get(field) for field in _EXPERTS)
+    known = families()
+    alike = [name for name in known if ("Moe" in name or "Mixtral" in name) == experts]
+    near = next(iter([*nearest(architecture, alike), *alike]))
+    return BadInput(
+        f"the architecture {architecture!r} is not supported; missing: {', '.join(missing) or 'a family that reads it'}",
         path=f"{source}: $.architectures[0]",
-        hint=f"the nearest supported: {', '.join(near) or 'none'}; supported: {', '.join(sorted(known))}",
+        hint=f"the nearest supported: {near} ({known[near].name}); all supported: {', '.join(sorted(known))}",
     )
+
+
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_NOT_READ = (
+    (("kv_lora_rank",), "multi-head latent attention (kv_lora_rank)"),
+    (("index_topk",), "sparse attention (index_topk)"),
+    (("n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size"), "shared experts"),
+    (("ssm_state_size", "mamba_num_heads", "mamba_expand"), "state-space layers (Mamba)"),
+    (("linear_num_key_heads", "linear_key_head_dim"), "linear-attention layers"),
+    (("layer_types", "sliding_window_pattern", "interleave_moe_layer_step"), "layers of several kinds"),
+    (("block_configs",), "layers that differ one by one (block_configs)"),
+    (("vision_config", "audio_config"), "an encoder of pictures or sound"),
+    (("num_nextn_predict_layers",), "multi-token prediction layers"),
+)
+"""Fields by which an architecture shows what this release does not model."""

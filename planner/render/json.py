@@ -136,7 +136,7 @@ def _plan(one: Recommended, answer: Recommendation) -> dict[str, Any]:
             "notes": list(one.launch.notes),
         },
         "reasons": list(one.reasons),
-        "assumptions": list(estimate.assumptions),
+        "assumptions": list(one.assumptions),
     }
 
 

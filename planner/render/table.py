@@ -189,8 +189,8 @@ def recommendation(answer: Recommendation) -> None:
         f"best {answer.objective} first",
         style="dim",
     )
-    console.print()
     if answer.plans:
+        console.print()
         _plans(console, answer)
     _notes(console, "why" if answer.plans else "nothing fits", answer.reasons)
     _refusals(console, answer)
@@ -260,7 +260,7 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
     missed = one.ranked.missed(answer.workload)
     if missed:
         yield f"misses the target for {' and '.join(missed)}"
-    yield from estimate.assumptions
+    yield from one.assumptions
 
 
 def _memory_line(estimate: Estimate) -> str:
@@ -290,7 +290,8 @@ def _wires(estimate: Estimate) -> Iterable[str]:
             f"P2P a boundary {text.duration(communication.point_to_point_decode)} decode, "
             f"{text.duration(communication.point_to_point_prefill)} prefill"
         )
-        yield f"bubble {text.percent(use.bubble_ratio)} of {use.prefill_micro_batches} prefill chunks"
+        chunks = "1 chunk" if use.prefill_micro_batches == 1 else f"{use.prefill_micro_batches} chunks"
+        yield f"bubble {text.percent(use.bubble_ratio)} in prefill ({chunks} a prompt)"
         yield f"idle {text.percent(use.idle_ratio)} in decode"
 
 
@@ -316,4 +317,4 @@ def _command(console: Console, best: Recommended) -> None:
         _paragraph(console, f"file {name}", style="bold")
         _verbatim(content.rstrip("\n"))
     for note in best.launch.notes:
-        _paragraph(console, f"# {note}", style="dim")
+        _verbatim(f"# {note}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from planner.core.model import ModelSpec
 from planner.core.plan import Infeasible, Parallelism
-from planner.core.quantization import FORMATS
+from planner.core.quantization import BF16, FORMATS, WeightFormat
 from planner.cost.pricer import Pricer
 from planner.search.space import illegal
 
@@ -16,40 +16,43 @@ MAX_GPUS = 512
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """The smallest number of these GPUs that would hold the model, and the widest format that would on those there are."""
+    """What would fit: the smallest number of these GPUs, and the formats that fit on those there are, the most fitting first.
+
+    Formats the GPUs multiply in come before those they only unpack, wider before narrower; each with its degrees.
+    """
 
     gpus: int | None
     gpus_parallelism: Parallelism | None
-    weight_format: str | None
-    format_parallelism: Parallelism | None
+    formats: tuple[tuple[str, Parallelism], ...]
 
 
-def remedy(pricer: Pricer) -> Remedy:
-    """What would fit, by memory and divisibility alone (no placement)."""
-    there = len(pricer.topology.gpus)
+def remedy(pricer: Pricer, fewest: int) -> Remedy:
+    """What would fit, by memory and divisibility alone (no placement), on ``fewest`` GPUs or more."""
     gpus, gpus_parallelism = None, None
-    for count in _counts(there):
+    for count in _counts(fewest):
         found = _first_fit(pricer, pricer.model, count)
         if found is not None:
             gpus, gpus_parallelism = count, found
             break
     current = pricer.model.weight_format.bytes_per_weight
-    smaller = sorted(
-        (one for one in FORMATS.values() if one.bytes_per_weight < current and one.block is None),
-        key=lambda one: (-one.bytes_per_weight, one.needs_own_checkpoint, list(FORMATS).index(one.name)),
-    )
-    for weight_format in smaller:
-        model = replace(pricer.model, weight_format=weight_format)
-        for count in range(1, there + 1):
-            found = _first_fit(pricer, model, count)
-            if found is not None:
-                return Remedy(gpus, gpus_parallelism, weight_format.name, found)
-    return Remedy(gpus, gpus_parallelism, None, None)
+    spec, _ = pricer.weakest_of(range(len(pricer.topology.gpus)))
+
+    def order(one: WeightFormat) -> tuple[bool, float, bool]:
+        return one.math not in spec.compute and one.math != BF16.math, -one.bytes_per_weight, one.needs_own_checkpoint
+
+    formats = []
+    for one in sorted((one for one in FORMATS.values() if one.bytes_per_weight < current and one.block is None), key=order):
+        model = replace(pricer.model, weight_format=one)
+        fits = (_first_fit(pricer, model, count) for count in range(1, len(pricer.topology.gpus) + 1))
+        found = next((degrees for degrees in fits if degrees is not None), None)
+        if found is not None:
+            formats.append((one.name, found))
+    return Remedy(gpus, gpus_parallelism, tuple(formats))
 
 
-def _counts(there: int) -> Iterator[int]:
-    """Every count beyond those there are, coarser as it grows."""
-    count = there + 1
+def _counts(fewest: int) -> Iterator[int]:
+    """Every count from ``fewest`` on, coarser as it grows."""
+    count = fewest
     while count <= MAX_GPUS:
         yield count
         count += 1 if count < 64 else 8 - count % 8

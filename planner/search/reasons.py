@@ -9,6 +9,8 @@ from planner.search.fit import remedy
 from planner.search.rank import Ranked, Search
 
 RUNNERS_UP = 3
+WORTH_SAYING = 0.05e-3
+"""Seconds of a token's time below which no part of it is a reason."""
 
 
 def plan_reasons(search: Search, ranked: Sequence[Ranked], place: int) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ def _cause(winner: Ranked, other: Ranked) -> str:
         "attention": "each GPU reads more KV cache",
         "head": "each GPU computes more of the head",
     }
-    if grown[part] > 0 and part in words:
+    if grown[part] >= WORTH_SAYING and part in words:
         tail = f"; its slowest link is {link}" if link and part not in ("all_reduce", "point_to_point") else ""
         return f"{words[part]} (+{grown[part] * 1e3:.1f} ms a token){tail}"
     extra = other.estimate.prefill.total - winner.estimate.prefill.total
@@ -113,23 +115,28 @@ def _cause(winner: Ranked, other: Ranked) -> str:
 
 
 def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...]:
-    """Nothing fits: by what, and what would."""
+    """Nothing fits: by what, and what would. With one refusal only (the degrees that were asked for), of that one."""
     topology, model = search.pricer.topology, search.pricer.model
     hardware = " and ".join(topology.hardware)
-    lines = [f"no plan fits {model.name} ({model.weight_format.name}) on {len(topology.gpus)}× {hardware}"]
+    there = len(topology.gpus)
     memory = [one for one in infeasible if one.rule == "memory"]
-    if memory:
-        nearest = min(memory, key=lambda one: one.need - one.have)
+    if len(infeasible) == 1:
+        nearest, fewest = infeasible[0], 1
+        lines = [f"{nearest.parallelism} of {model.name} ({model.weight_format.name}): {nearest.message}"]
+    else:
+        lines, fewest = [f"no plan fits {model.name} ({model.weight_format.name}) on {there}× {hardware}"], there + 1
+        nearest = min(memory or infeasible, key=lambda one: one.need - one.have)
         lines.append(f"the nearest is {nearest.parallelism}: {nearest.message}")
-        what = remedy(search.pricer)
+    if memory:
+        what = remedy(search.pricer, fewest)
         if what.gpus is not None:
-            lines.append(f"{what.gpus}× {hardware} would fit it, as {_degrees(what.gpus_parallelism)}")
-        if what.weight_format is not None:
-            lines.append(f"--quant {what.weight_format} would fit it on these, as {_degrees(what.format_parallelism)}")
-    elif infeasible:
-        lines.append(infeasible[0].message)
+            lines.append(f"{what.gpus}× {hardware} would fit it, as {what.gpus_parallelism}")
+        same: dict[Parallelism, list[str]] = {}
+        for name, degrees in what.formats:
+            same.setdefault(degrees, []).append(name)
+        lines += [f"--quant {_either(names)} would fit it on these, as {degrees}" for degrees, names in same.items()]
     return tuple(lines)
 
 
-def _degrees(degrees: Parallelism | None) -> str:
-    return str(degrees) if degrees else "?"
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

@@ -14,13 +14,14 @@ from planner.search.rank import Ranked
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """One plan with its launch, its commands as shell lines, and why it stands where it does."""
+    """One plan with its launch, its commands as shell lines, why it stands where it does, and what was assumed for it."""
 
     rank: int
     ranked: Ranked
     launch: LaunchSpec
     commands: tuple[str, ...]
     reasons: tuple[str, ...]
+    assumptions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
