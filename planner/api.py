@@ -31,6 +31,7 @@ HOW_TO_NAME_A_TOPOLOGY = (
     "add --topology with a library name (dgx-h100), a short spec (8xH100-SXM5-80GB), "
     "a topology YAML, or the saved text of 'nvidia-smi topo -m'"
 )
+HOW_TO_PROBE = "pass the saved text of 'nvidia-smi topo -m', or - to read it from standard input"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -43,7 +44,10 @@ def probe(source: str | None = None, *, gpu: str | None = None) -> Topology:
         return load_topology(source, gpu=gpu)
     from planner.readers import nvidia_smi
 
-    topology = nvidia_smi.probe(hardware=load_gpu(gpu).name if gpu else None)
+    try:
+        topology = nvidia_smi.probe(hardware=load_gpu(gpu).name if gpu is not None else None)
+    except Unavailable as error:
+        raise Unavailable(error.problem, path=error.path, hint=error.hint or HOW_TO_PROBE) from None
     topology.check()
     return _named(topology)
 
@@ -71,7 +75,8 @@ def load_topology(reference: str, *, gpu: str | None = None) -> Topology:
 
     ``gpu`` names the GPUs of a capture that does not. Raises ``BadInput`` with the nearest library names.
     """
-    hardware = load_gpu(gpu).name if gpu else None
+    _refuse_strange(reference)
+    hardware = load_gpu(gpu).name if gpu is not None else None
     if reference == STDIN or Path(reference).exists():
         topology = _from_text(*_read(reference), hardware)
     elif (path := _library().get(folded(reference))) is not None:
@@ -98,13 +103,13 @@ def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
     """
     from planner.models import read_config
 
+    _refuse_strange(reference)
     path = Path(reference)
     if path.is_dir() or path.suffix == ".json" or path.is_file():
         config, name, source = _config_file(path, reference)
     else:
         from planner.documents.catalogue import find_model
 
-        _refuse_strange(reference)
         entry = find_model(reference)
         config, name, source = entry.config, entry.hub_id, entry.name
     try:
@@ -358,7 +363,6 @@ def _config_file(path: Path, reference: str) -> tuple[dict[str, Any], str, str]:
     extra = folder / "hf_quant_config.json"
     if "quantization_config" not in config and extra.exists():
         config |= _modelopt_format(json_file.load(read_text(extra), str(extra)), str(extra))
-    _refuse_strange(reference)
     name = str(folder)
     return config, f"./{name}" if name.startswith("-") else name, str(file)
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from planner.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PLANNER_SHARED", ROOT.parent / "shared"))
@@ -27,3 +35,44 @@ def shared() -> Path:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Standard output as JSON."""
+        parsed: dict[str, Any] = json.loads(self.out)
+        return parsed
+
+    @property
+    def words(self) -> str:
+        """Both streams with every run of white space made one space, so that wrapping does not matter."""
+        return " ".join((self.out + " " + self.err).split())
+
+
+Planner = Callable[..., Run]
+
+
+@pytest.fixture
+def planner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Planner:
+    """The command line in this process: ``planner("recommend", …, stdin=…)``."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("PATH", "/nowhere")  # no nvidia-smi, whatever this host has
+
+    def run(*arguments: str, stdin: str | bytes = "") -> Run:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["planner", *arguments])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+            code = main()
+        captured = capsys.readouterr()
+        return Run(int(code), captured.out, captured.err)
+
+    return run

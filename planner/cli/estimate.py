@@ -9,6 +9,7 @@ import typer
 from planner.cli.answer import Question, ask, show
 from planner.cli.guard import guarded
 from planner.cli.options import (
+    MOST,
     Concurrency,
     EngineOption,
     Format,
@@ -30,10 +31,12 @@ from planner.cli.options import (
 def estimate(
     model: Model,
     topology: TopologyReference = None,
-    tensor: Annotated[int, typer.Option("--tp", "--tensor-parallel-size", min=1, help="Tensor-parallel size.")] = 1,
-    pipeline: Annotated[int, typer.Option("--pp", "--pipeline-parallel-size", min=1, help="Pipeline-parallel size.")] = 1,
-    data: Annotated[int, typer.Option("--dp", "--data-parallel-size", min=1, help="Replicas.")] = 1,
-    expert: Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, help="Expert-parallel size.")] = 1,
+    tensor: Annotated[int, typer.Option("--tp", "--tensor-parallel-size", min=1, max=MOST, help="Tensor-parallel size.")] = 1,
+    pipeline: Annotated[
+        int, typer.Option("--pp", "--pipeline-parallel-size", min=1, max=MOST, help="Pipeline-parallel size.")
+    ] = 1,
+    data: Annotated[int, typer.Option("--dp", "--data-parallel-size", min=1, max=MOST, help="Replicas.")] = 1,
+    expert: Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")] = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
     concurrency: Concurrency = 32,

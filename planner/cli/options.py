@@ -22,6 +22,9 @@ class ObjectiveName(StrEnum):
     latency = "latency"
 
 
+MOST = 10_000_000
+"""Larger numbers than this are slips of the keyboard."""
+
 MODEL_HELP = "A catalogue name (llama-3.1-70b), a hub id, a directory with config.json, or the file."
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
@@ -35,16 +38,18 @@ TopologyReference = Annotated[
         show_default=False,
     ),
 ]
-InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, help="Prompt length.")]
-OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, help="Answer length.")]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Requests in flight, over all replicas together.")]
+InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, max=MOST, help="Prompt length.")]
+OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, max=MOST, help="Answer length.")]
+Concurrency = Annotated[
+    int, typer.Option("--concurrency", min=1, max=MOST, help="Requests in flight, over all replicas together.")
+]
 TtftTarget = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--ttft-ms", min=0.001, help="Target for the mean time to first token, ms.", show_default=False),
+    typer.Option("--ttft-ms", min=0.001, max=MOST, help="Target for the mean time to first token, ms.", show_default=False),
 ]
 TpotTarget = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--tpot-ms", min=0.001, help="Target for the mean time per output token, ms.", show_default=False),
+    typer.Option("--tpot-ms", min=0.001, max=MOST, help="Target for the mean time per output token, ms.", show_default=False),
 ]
 ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="What to rank by.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="vllm or tensorrt-llm.")]

@@ -9,6 +9,7 @@ import typer
 from planner.cli.answer import Question, ask, show
 from planner.cli.guard import guarded
 from planner.cli.options import (
+    MOST,
     Concurrency,
     EngineOption,
     Format,
@@ -39,7 +40,7 @@ def recommend(
     engine: EngineOption = "vllm",
     quant: Quant = None,
     gpu: Gpu = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many plans to show.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, max=MOST, help="How many plans to show.")] = 5,
     form: FormatOption = Format.table,
 ) -> None:
     """Rank every TP x PP x DP (x EP) layout of MODEL on a machine, with the GPUs of every group.

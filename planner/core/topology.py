@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -174,6 +174,17 @@ class Topology:
         for link in self.links:
             yield from self._link_problems(link)
         yield from self._tree_problems()
+        yield from self._reach_problems()
+
+    def _reach_problems(self) -> Iterator[str]:
+        """Several hosts are one machine only where a network or a shared NVSwitch joins them."""
+        parts = _Parts(self.by_id)
+        for link in self.links:
+            parts.join(link)
+        found = {parts.find(gpu.id): gpu.host for gpu in self.gpus}
+        if len(found) > 1 and len(set(found.values())) > 1:
+            hosts = ", ".join(sorted(set(found.values()))[:4])
+            yield f"nothing joins hosts {hosts}: cards on a network, or a shared NVSwitch, are missing"
 
     def _link_problems(self, link: Link) -> Iterator[str]:
         ends = [self.by_id.get(link.a), self.by_id.get(link.b)]
@@ -193,23 +204,35 @@ class Topology:
 
     def _tree_problems(self) -> Iterator[str]:
         """PCIe is a tree: every device hangs, by exactly one way, from one socket."""
-        root = {device.id: device.id for device in self.devices}
-
-        def find(identifier: str) -> str:
-            while root[identifier] != identifier:
-                identifier = root[identifier]
-            return identifier
-
+        parts = _Parts(self.by_id)
         for link in self.links:
-            if link.kind is LinkKind.PCIE and link.a in root and link.b in root:
-                ends = find(link.a), find(link.b)
-                if ends[0] == ends[1]:
-                    yield f"PCIe link {link.name} closes a loop; PCIe is a tree"
-                root[ends[0]] = ends[1]
+            if link.kind is LinkKind.PCIE and not parts.join(link):
+                yield f"PCIe link {link.name} closes a loop; PCIe is a tree"
+        find = parts.find
         sockets = Counter(find(device.id) for device in self.devices if device.kind is DeviceKind.SOCKET)
         for device in self.devices:
             if device.kind in {DeviceKind.GPU, DeviceKind.NIC} and sockets[find(device.id)] != 1:
                 yield f"{device.kind} {device.id!r} hangs from {sockets[find(device.id)]} sockets; expected exactly one"
+
+
+class _Parts:
+    """Which devices hang together by the links joined so far."""
+
+    def __init__(self, identifiers: Iterable[str]) -> None:
+        self._root = {identifier: identifier for identifier in identifiers}
+
+    def find(self, identifier: str) -> str:
+        """The device that stands for the part ``identifier`` is in."""
+        while self._root[identifier] != identifier:
+            self._root[identifier] = self._root[self._root[identifier]]
+            identifier = self._root[identifier]
+        return identifier
+
+    def join(self, link: Link) -> bool:
+        """Join two parts; false where the ends hang together already."""
+        a, b = self.find(link.a), self.find(link.b)
+        self._root[a] = b
+        return a != b
 
 
 _ENDS: dict[LinkKind, frozenset[DeviceKind]] = {

@@ -244,7 +244,7 @@ def _memory_refusal(
     stage = stages[number]
     taken = stage.weights + stage.activation + stage.overhead + one
     have = stage.kv_cache + stage.weights + stage.activation + stage.overhead
-    where = f"stage {number} of {len(stages)}" if len(stages) > 1 else "each GPU"
+    where = f"stage {number + 1} of {len(stages)}" if len(stages) > 1 else "each GPU"
     return Infeasible(
         parallelism,
         "memory",

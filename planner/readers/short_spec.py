@@ -31,7 +31,7 @@ FABRICS = (
 )
 
 _SPEC = re.compile(
-    r"(?:(?P<nodes>-?\d+)x)?(?P<count>-?\d+)x(?P<gpu>[^:@]+)(?::(?P<fabric>[^@]*))?(?:@(?P<network>.*))?", re.IGNORECASE
+    r"(?:(?P<nodes>-?\d+)x)?(?P<count>-?\d+)x(?P<gpu>\w[^:@]*)(?::(?P<fabric>[^@]*))?(?:@(?P<network>.*))?", re.IGNORECASE
 )
 _NETWORK = re.compile(r"(?P<nics>\d+)x(?P<rate>\d+(?:\.\d+)?)", re.IGNORECASE)
 

@@ -192,7 +192,8 @@ def recommendation(answer: Recommendation) -> None:
     if answer.plans:
         console.print()
         _plans(console, answer)
-    _notes(console, "why" if answer.plans else "nothing fits", answer.reasons)
+    asked_for_one = len(answer.infeasible) == 1
+    _notes(console, "why" if answer.plans else "not possible" if asked_for_one else "nothing fits", answer.reasons)
     _refusals(console, answer)
     _notes(console, "warnings", answer.warnings)
     _notes(console, "assumed", answer.topology.origin.assumptions)

@@ -154,7 +154,9 @@ class Search:
         offered = -(-pricer.workload.concurrency // degrees.data)
         spec, capacity = pricer.weakest_of(pool)
         limits = pricer.traits.default_limits(spec, capacity)
-        limits = replace(limits, max_sequences=max(limits.max_sequences, offered))
+        offered = min(offered, MOST_SEQUENCES)
+        sequences = max(limits.max_sequences, offered)  # engines want a token of every sequence to fit a step
+        limits = replace(limits, max_sequences=sequences, max_batched_tokens=max(limits.max_batched_tokens, sequences))
         outcome = pricer.strategy(degrees, partition, limits, pool)
         if isinstance(outcome, Infeasible) and offered < limits.max_sequences:
             # a smaller step leaves more memory: no more sequences than are offered, and a short chunk
@@ -193,6 +195,8 @@ class Search:
 
 
 MAX_KINDS = 4
+MOST_SEQUENCES = 4096
+"""An engine is asked for no larger step than this: the logits of more sequences take memory the KV cache needs."""
 _BY_STAGES = frozenset({"memory", "layers", "node-boundary"})
 _SHORT_CHUNK = 2048
 
