@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support import Planner, Run
 
 from planner.cli import main
 
@@ -35,29 +32,6 @@ def shared() -> Path:
 def root() -> Path:
     """The checkout."""
     return ROOT
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Standard output as JSON."""
-        parsed: dict[str, Any] = json.loads(self.out)
-        return parsed
-
-    @property
-    def words(self) -> str:
-        """Both streams with every run of white space made one space, so that wrapping does not matter."""
-        return " ".join((self.out + " " + self.err).split())
-
-
-Planner = Callable[..., Run]
 
 
 @pytest.fixture

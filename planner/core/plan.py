@@ -41,7 +41,7 @@ class Parallelism:
         return self.data > 1 and self.expert > self.tensor
 
     def __str__(self) -> str:
-        expert = f" EP {self.expert}" if self.expert > 1 else ""
+        expert = f" × EP {self.expert}" if self.expert > 1 else ""
         return f"TP {self.tensor} × PP {self.pipeline} × DP {self.data}{expert}"
 
 

@@ -208,9 +208,16 @@ def _plans(console: Console, answer: Recommendation) -> None:
     head = Table(box=None, padding=(0, 1, 0, 0), show_header=True, header_style="dim", pad_edge=False)
     for name, justify in _COLUMNS:
         head.add_column(name, justify="right" if justify else "left", no_wrap=True)
-    for one in answer.plans:
-        head.add_row(*_row(one, experts), style="bold" if one.rank == 1 else "")
-    console.print(head)
+    rows = [_row(one, experts) for one in answer.plans]
+    for number, row in enumerate(rows):
+        head.add_row(*row, style="bold" if number == 0 else "")
+    needed = sum(max(map(len, column)) + 1 for column in zip([name for name, _ in _COLUMNS], *rows, strict=True))
+    if needed <= console.width:
+        console.print(head)
+    else:  # a narrow terminal must not cut numbers short
+        for number, (rank, degrees, *numbers) in enumerate(rows):
+            named = ", ".join(f"{name} {value}" for (name, _), value in zip(_COLUMNS[2:], numbers, strict=True))
+            _paragraph(console, f"{rank} {degrees}: {named}", style="bold" if number == 0 else "")
     console.print()
     for one in answer.plans:
         for line in _details(one, answer):
