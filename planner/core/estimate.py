@@ -78,11 +78,11 @@ class PipelineUse:
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """Relative half-width of each figure (0.25 is ±25 %), and why it is that wide."""
+    """Between which values nine of ten measurements are expected to lie, lowest first, and why that far apart."""
 
-    ttft: float
-    tpot: float
-    throughput: float
+    ttft: tuple[Seconds, Seconds]
+    tpot: tuple[Seconds, Seconds]
+    output_tokens_per_second: tuple[float, float]
     basis: str
 
 

@@ -25,7 +25,6 @@ from planner.units import Bytes, Seconds
 ALL_REDUCES_PER_LAYER = 2
 EXHAUSTIVE_ORDERS = 4
 NO_EXCHANGE = (Seconds(0.0), Seconds(0.0))
-WIDEST = 0.95
 WORTH_SAYING = 0.01
 
 
@@ -272,7 +271,7 @@ class Placed:
             ttft=Seconds(max(one.ttft for one in metrics)),
             tpot=Seconds(max(one.tpot for one in metrics)),
             output_tokens_per_second=sum(one.throughput for one in metrics),
-            uncertainty=self._uncertainty(communication, decode),
+            uncertainty=self._uncertainty(metrics, communication, decode),
             assumptions=self._assumptions(metrics[slow]),
         )
 
@@ -349,10 +348,9 @@ class Placed:
         prefill["overlap"] = metrics.prefill - sum(prefill.values())
         return _breakdown(decode), _breakdown(prefill)
 
-    def _uncertainty(self, communication: Communication, decode: Breakdown) -> Uncertainty:
-        """Half-widths: what held 90 % of published runs, wider by what the wires and the pipeline are unsure of."""
-        fit, moe = self.strategy.calibration.uncertainty, self.strategy.model.experts > 0
-        tpot, ttft = (fit.moe_tpot, fit.moe_ttft) if moe else (fit.dense_tpot, fit.dense_ttft)
+    def _uncertainty(self, metrics: Sequence[ReplicaMetrics], communication: Communication, decode: Breakdown) -> Uncertainty:
+        """What held 90 % of published runs, wider by what the wires and the pipeline are unsure of."""
+        fit, traits = self.strategy.calibration.uncertainty, self.strategy.traits
         reasons = ["90 % of published runs on NVSwitch machines fell within"]
         wires = {"high": 0.0, "medium": fit.modelled_links, "low": fit.unmeasured_links}[communication.confidence]
         share = decode.parts.get("all_reduce", 0.0) / decode.total
@@ -365,9 +363,17 @@ class Placed:
         pipelined = len(self.strategy.stages) > 1
         if pipelined:
             reasons.append("pipelines are not validated against measurement")
-        tpot = min(WIDEST, tpot + wires * share + fit.pipeline * pipelined)
-        ttft = min(WIDEST, ttft + wires * share + fit.pipeline * pipelined)
-        return Uncertainty(ttft=ttft, tpot=tpot, throughput=tpot, basis="; ".join(reasons))
+        wider = 1 + wires * share + fit.pipeline * pipelined
+        low, high = fit.tpot["moe" if self.strategy.model.experts else "dense"]
+        first_low, first_high = fit.ttft[traits.name]
+        ttft, tpot = max(one.ttft for one in metrics), max(one.tpot for one in metrics)
+        rate = sum(one.throughput for one in metrics)
+        return Uncertainty(
+            ttft=(Seconds(ttft * first_low / wider), Seconds(ttft * first_high * wider)),
+            tpot=(Seconds(tpot * low / wider), Seconds(tpot * high * wider)),
+            output_tokens_per_second=(rate / (high * wider), rate * wider / low),
+            basis="; ".join(reasons),
+        )
 
     def _assumptions(self, metrics: ReplicaMetrics) -> tuple[str, ...]:
         strategy = self.strategy

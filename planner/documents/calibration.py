@@ -146,19 +146,19 @@ class MoeDocument(Document):
     source: str
 
 
-class HalfWidths(Document):
-    """Of one kind of model."""
+class RatioDocument(Document):
+    """Measured over predicted: between which ratios nine of ten runs lay."""
 
-    tpot: float = Field(gt=0, lt=1)
-    ttft: float = Field(gt=0, lt=1)
+    low: float = Field(gt=0, le=1)
+    high: float = Field(ge=1)
     source: str
 
 
 class UncertaintyDocument(Document):
-    """Error bars."""
+    """Error bars: of TPOT by kind of model, of TTFT by engine."""
 
-    dense: HalfWidths
-    moe: HalfWidths
+    tpot: dict[str, RatioDocument]
+    ttft: dict[str, RatioDocument]
     pipeline: float
     unmeasured_links: float
     modelled_links: float
@@ -221,10 +221,8 @@ def load_calibration() -> Calibration:
         },
         moe_imbalance_factor=serving.moe.imbalance_factor,
         uncertainty=UncertaintyFit(
-            dense_tpot=serving.uncertainty.dense.tpot,
-            dense_ttft=serving.uncertainty.dense.ttft,
-            moe_tpot=serving.uncertainty.moe.tpot,
-            moe_ttft=serving.uncertainty.moe.ttft,
+            tpot={name: (item.low, item.high) for name, item in serving.uncertainty.tpot.items()},
+            ttft={name: (item.low, item.high) for name, item in serving.uncertainty.ttft.items()},
             pipeline=serving.uncertainty.pipeline,
             unmeasured_links=serving.uncertainty.unmeasured_links,
             modelled_links=serving.uncertainty.modelled_links,

@@ -11,6 +11,7 @@ from planner.core.quantization import BF16, FORMATS, FP16, WeightFormat
 from planner.errors import BadInput
 
 MAX_NUMBER = 10**9
+MAX_LAYERS = 10**4
 
 
 class Config:
@@ -24,16 +25,20 @@ class Config:
         """The error for one field."""
         return BadInput(problem, path=f"{self._source}: $.{field}", hint=hint)
 
-    def count(self, field: str, default: int | None = None) -> int:
-        """A positive whole number."""
+    def count(self, field: str, default: int | None = None, most: int = MAX_NUMBER) -> int:
+        """A positive whole number, no larger than ``most``."""
         value = self._data.get(field)
         if value is None and default is not None:
             return default
         if value is None:
             raise self.refuse(field, "is missing")
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_NUMBER:
-            raise self.refuse(field, f"must be a positive whole number, found {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+            raise self.refuse(field, f"must be a positive whole number up to {most}, found {value!r}")
         return value
+
+    def layers(self) -> int:
+        """How many decoder layers: few enough to hold one by one."""
+        return self.count("num_hidden_layers", most=MAX_LAYERS)
 
     def optional_count(self, field: str) -> int | None:
         """A positive whole number, or ``None`` where it is absent or null."""

@@ -9,7 +9,7 @@ from planner.models.family import Config, Family, attention, decoder
 def dense_model(config: Config, name: str, family: str, form: Attention) -> ModelSpec:
     """A decoder of equal layers: ``form`` of attention, then a gated feed-forward block."""
     layer = Layer(form, DenseMlp(config.count("intermediate_size")))
-    return decoder(config, name, family, (layer,) * config.count("num_hidden_layers"))
+    return decoder(config, name, family, (layer,) * config.layers())
 
 
 def _read(config: Config, name: str) -> ModelSpec:

@@ -9,7 +9,7 @@ from planner.models.family import Config, Family, attention, decoder
 def _read(config: Config, name: str) -> ModelSpec:
     form = attention(config, window=config.optional_count("sliding_window"))
     experts = MoeMlp(config.count("num_local_experts"), config.count("num_experts_per_tok"), config.count("intermediate_size"))
-    return decoder(config, name, "mixtral", (Layer(form, experts),) * config.count("num_hidden_layers"))
+    return decoder(config, name, "mixtral", (Layer(form, experts),) * config.layers())
 
 
 FAMILY = Family("mixtral", ("MixtralForCausalLM",), _read)

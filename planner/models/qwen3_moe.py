@@ -15,7 +15,7 @@ def _read(config: Config, name: str) -> ModelSpec:
     step = config.count("decoder_sparse_step", 1)
     layers = tuple(
         Layer(form, experts if number not in plain and (number + 1) % step == 0 else DenseMlp(config.count("intermediate_size")))
-        for number in range(config.count("num_hidden_layers"))
+        for number in range(config.layers())
     )
     return decoder(config, name, "qwen3-moe", layers)
 

@@ -195,7 +195,12 @@ def _estimate(estimate: Estimate, gpus: int, missed: tuple[str, ...]) -> dict[st
         "output_tokens_per_s": estimate.output_tokens_per_second,
         "output_tokens_per_s_per_gpu": estimate.output_tokens_per_second / gpus,
         "meets_targets": not missed,
-        "relative_error": {"ttft": unsure.ttft, "tpot": unsure.tpot, "throughput": unsure.throughput, "basis": unsure.basis},
+        "interval_90": {
+            "ttft_s": list(unsure.ttft),
+            "tpot_s": list(unsure.tpot),
+            "output_tokens_per_s": list(unsure.output_tokens_per_second),
+            "basis": unsure.basis,
+        },
         "decode_step_s": dict(estimate.decode.parts),
         "prompt_s": dict(estimate.prefill.parts),
     }

@@ -13,6 +13,7 @@ from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import Paths, class_matrix
 from planner.render import text
 from planner.search.recommendation import Recommendation, Recommended
+from planner.units import Seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -225,11 +226,16 @@ def _plans(console: Console, answer: Recommendation) -> None:
     unsure = answer.plans[0].ranked.estimate.uncertainty
     _paragraph(
         console,
-        f"error bars of #1: TTFT ±{text.percent(unsure.ttft)}, TPOT and throughput ±{text.percent(unsure.tpot)} ({unsure.basis})",
+        f"error bars of #1: TTFT {_between(unsure.ttft)}, TPOT {_between(unsure.tpot)}, "
+        f"{text.rate(unsure.output_tokens_per_second[0])} to {text.rate(unsure.output_tokens_per_second[1])} tok/s ({unsure.basis})",
         style="dim",
     )
     if any(one.ranked.plan.parallelism.pipeline > 1 for one in answer.plans):
         _paragraph(console, f"bubble: {BUBBLE_CONVENTION}", style="dim")
+
+
+def _between(interval: tuple[Seconds, Seconds]) -> str:
+    return f"{text.duration(interval[0])} to {text.duration(interval[1])}"
 
 
 _COLUMNS = (

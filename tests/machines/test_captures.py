@@ -1,0 +1,85 @@
+"""Captures of real machines, where they lie beside the project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Planner
+
+from planner import api
+from planner.core.workload import Workload
+from planner.errors import BadInput
+from planner.graph.paths import class_matrix
+
+# a GPU with as many NVLinks, for captures that do not name theirs
+HARDWARE = {
+    18: "H100-SXM5-80GB",
+    17: "H100-SXM5-80GB",
+    12: "A100-SXM4-80GB",
+    8: "A800-SXM4-80GB",
+    4: "RTX-A6000",
+    2: "RTX-2080-Ti",
+}
+
+
+def expected(folder: Path) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads((folder / "expected.json").read_text("utf-8"))
+    return parsed
+
+
+def hardware(matrix: list[list[str]]) -> str:
+    most = max((int(cell[2:]) for row in matrix for cell in row if cell.startswith("NV")), default=0)
+    return HARDWARE.get(most, "H100-SXM5-80GB" if most else "L40S")
+
+
+def test_captures_read_as_expected_and_can_be_planned(shared: Path) -> None:
+    folder = shared / "machines" / "topo-m"
+    right, planned, wrong = 0, 0, []
+    model = api.load_model("llama-3.1-8b")
+    for name, facts in expected(folder).items():
+        try:
+            topology = api.load_topology(str(folder / name), gpu=hardware(facts["matrix"]))
+        except BadInput as error:
+            assert "line" in error.path, name
+            wrong.append(name)
+            continue
+        assert class_matrix(topology) == facts["matrix"], name
+        right += 1
+        planned += bool(api.recommend(model, topology, Workload(), top=1).plans)
+    assert right >= 150, wrong
+    assert planned >= 150
+
+
+def test_damaged_captures_are_read_right_or_refused(shared: Path) -> None:
+    folder = shared / "machines" / "topo-m-damaged"
+    right = 0
+    for name, facts in expected(folder).items():
+        try:
+            topology = api.load_topology(str(folder / name), gpu="L40S")
+        except BadInput as error:
+            assert "line" in error.path or error.hint, name
+            continue
+        if facts["matrix"] is not None:
+            assert class_matrix(topology) == facts["matrix"], name
+            right += 1
+    assert right >= 30
+
+
+@pytest.mark.parametrize("limit", [40])
+def test_probe_shows_the_matrix_of_a_capture_on_standard_input(shared: Path, planner: Planner, limit: int) -> None:
+    folder = shared / "machines" / "topo-m"
+    for name, facts in list(expected(folder).items())[:limit]:
+        run = planner("probe", "-", "--format", "json", stdin=(folder / name).read_bytes())
+        assert run.code == 0, (name, run.err)
+        assert run.document["matrix"] == facts["matrix"], name
+        assert len(run.document["gpus"]) == facts["gpus"], name
+
+
+def test_what_other_vendors_print_is_refused_by_name(shared: Path, planner: Planner) -> None:
+    for path in sorted((shared / "machines" / "other-vendor").iterdir()):
+        run = planner("probe", "-", stdin=path.read_bytes())
+        assert run.code == 2, path.name
+        assert "smi" in run.err, (path.name, run.err)
