@@ -95,3 +95,9 @@ def test_hosts_alike_are_written_once() -> None:
 def test_an_ambiguous_label_is_quoted() -> None:
     topology = parse_topology(SMALL.replace("{id: gpu0, kind: gpu,", "{id: gpu0, kind: gpu, label: 'off',"), "box.yaml")
     assert parse_topology(dump_topology(topology), "again").by_id["gpu0"].label == "off"
+
+
+def test_hosts_that_nothing_joins_are_no_machine() -> None:
+    second = SMALL[SMALL.index("- name: node0") :].replace("node0", "node1")
+    with pytest.raises(BadInput, match="nothing joins hosts node0, node1"):
+        parse_topology(SMALL + second, "box.yaml").check()

@@ -31,11 +31,10 @@ def ratio_of(reference: str, rows: list[tuple[float, float]]) -> float:
 
 
 def measured(path: Path, reference: str) -> list[tuple[float, float]]:
-    rows = []
-    for row in csv.DictReader(path.read_text("utf-8").splitlines()):
-        if row["topology"] == reference and row["op"] == "all_reduce" and not row["flag"] and float(row["bytes"]) >= LARGE:
-            rows.append((float(row["bytes"]), float(row["time_us_out_of_place"]) * 1e-6))
-    return rows
+    table = csv.DictReader(path.read_text("utf-8").splitlines())
+    mine = [row for row in table if (row["topology"], row["op"], row["flag"]) == (reference, "all_reduce", "")]
+    rows = [(float(row["bytes"]), float(row["time_us_out_of_place"]) * 1e-6) for row in mine]
+    return [row for row in rows if row[0] >= LARGE]
 
 
 @pytest.mark.parametrize("reference", ["2xRTX-2080-Ti:pcie-host-staged", "8xRTX-A6000"])
