@@ -10,6 +10,7 @@ Replicas are then packed the same way.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -86,15 +87,23 @@ class HostSearch:
         for group in self._groups:
             decode, prefill, riding = stage[first, group]
             states[group, group] = [Label((decode, decode, prefill, prefill, riding, 0.0, 0.0), (group,), ())]
+        # what may follow a group does not depend on what was used before, so hops are asked for once
+        onward = {
+            last: [
+                (group, placed.hops(self._members(last), self._members(group, last)))
+                for group in self._groups
+                if not _exceeds(_sum(last, group), self._full)
+            ]
+            for last in (self._groups if len(self._stages) > 1 else ())
+        }
         for number in self._stages[1:]:
             following: dict[tuple[Counts, Counts], list[Label]] = {}
             for (used, last), labels in states.items():
-                for group in self._groups:
-                    total = tuple(a + b for a, b in zip(used, group, strict=True))
+                for group, hops in onward[last]:
+                    total = _sum(used, group)
                     if _exceeds(total, self._full):
                         continue
                     decode, prefill, riding = stage[number, group]
-                    hops = placed.hops(self._members(last), self._members(group, last))
                     bucket = following.setdefault((total, group), [])
                     for label in labels:
                         d_sum, d_max, p_sum, p_max, r_max, h_decode, h_prefill = label.times
@@ -136,7 +145,7 @@ class HostSearch:
             following: dict[tuple[Counts, int], list[tuple[float, float, tuple[int, ...]]]] = {}
             for (used, start), packs in states.items():
                 for position in range(start, len(vectors)):
-                    total = tuple(a + b for a, b in zip(used, vectors[position], strict=True))
+                    total = _sum(used, vectors[position])
                     if _exceeds(total, self._full):
                         continue
                     latency, rate, _ = options[vectors[position]]
@@ -160,7 +169,7 @@ class HostSearch:
             following: dict[Counts, list[tuple[tuple[float, ...], tuple[Label, ...]]]] = {}
             for used, packs in states.items():
                 for vector, labels in replicas.items():
-                    total = tuple(a + b for a, b in zip(used, vector, strict=True))
+                    total = _sum(used, vector)
                     if _exceeds(total, self._full):
                         continue
                     bucket = following.setdefault(total, [])
@@ -190,7 +199,7 @@ class HostSearch:
             replica: list[Group] = []
             for number, counts in enumerate(label.groups):
                 members = self._members(counts, used)
-                used = tuple(a + b for a, b in zip(used, counts, strict=True))
+                used = _sum(used, counts)
                 if number:
                     choice = self._placed.hops(replica[-1], members)[label.hops[number - 1]]
                     members = reordered(replica[-1], choice.order)
@@ -209,8 +218,12 @@ def reordered(senders: Group, order: Group) -> Group:
     return tuple(order[ranked.index(sender)] for sender in senders)
 
 
+def _sum(one: Counts, other: Counts) -> Counts:
+    return tuple(map(operator.add, one, other))
+
+
 def _exceeds(total: Counts, full: Counts) -> bool:
-    return any(count > limit for count, limit in zip(total, full, strict=True))
+    return any(map(operator.gt, total, full))
 
 
 def _vectors(full: Counts, size: int) -> Iterator[Counts]:
@@ -225,7 +238,7 @@ def _vectors(full: Counts, size: int) -> Iterator[Counts]:
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))
+    return all(map(operator.le, one, other))
 
 
 def _keep(bucket: list[Label], label: Label) -> None:
