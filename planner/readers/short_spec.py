@@ -35,6 +35,7 @@ _SPEC = re.compile(
 )
 _NETWORK = re.compile(r"(?P<nics>\d+)x(?P<rate>\d+(?:\.\d+)?)", re.IGNORECASE)
 
+DGX1_GPUS = 8
 DGX1_LINKS = {
     (0, 1): 1, (0, 2): 1, (0, 3): 2, (0, 4): 2, (1, 2): 2, (1, 3): 1, (1, 5): 2, (2, 3): 1, (2, 6): 2, (3, 7): 2,
     (4, 5): 1, (4, 6): 1, (4, 7): 2, (5, 6): 2, (5, 7): 1, (6, 7): 1,
@@ -60,6 +61,9 @@ def read_short_spec(text: str, load_gpu: Callable[[str], GpuSpec]) -> Topology:
         raise BadInput(f"{nodes * count} GPUs in {text!r}; this release plans up to {MAX_GPUS}")
     gpu = load_gpu(match["gpu"])
     fabric = _fabric(match["fabric"], gpu, count, text)
+    if fabric == "nvlink-hybrid" and count > DGX1_GPUS:
+        hint = f"write 2x8x{gpu.name} for two hosts, or {count}x{gpu.name}:nvswitch for a host with an NVSwitch (DGX-2)"
+        raise BadInput(f"nvlink-hybrid joins up to {DGX1_GPUS} GPUs, {count} in {text!r}", hint=hint)
     nics, rate = _network(match["network"], gpu, count, text)
     return _Builder(text.strip(), gpu, count, fabric).topology(nodes, nics if nodes > 1 or match["network"] else 0, rate)
 
@@ -76,8 +80,6 @@ def _fabric(asked: str | None, gpu: GpuSpec, count: int, text: str) -> str:
         )
     if not fabric.startswith("pcie") and gpu.peer_links is None and count > 1:
         raise BadInput(f"{gpu.name} has no NVLink, so no {fabric} in {text!r}", hint="use pcie-p2p or pcie-host-staged")
-    if fabric == "nvlink-hybrid" and count > 8:
-        raise BadInput(f"nvlink-hybrid joins up to 8 GPUs, {count} in {text!r}")
     return fabric
 
 

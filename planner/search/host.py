@@ -23,6 +23,8 @@ Counts = tuple[int, ...]
 """How many GPUs of each class."""
 
 MAX_STATES = 20_000
+MAX_STEPS = 150_000
+"""Sets of GPUs times groups: what a stage of the dynamic programme goes through. Eight GPUs all different need 18,000."""
 
 
 Times = tuple[float, float, float, float, float, float, float]
@@ -55,6 +57,8 @@ class HostSearch:
             raise TooIrregular(f"{states} sets of GPUs")
         self._strategy = placed.strategy
         self._groups = list(_vectors(self._full, self._strategy.parallelism.tensor))
+        if states * len(self._groups) > MAX_STEPS:
+            raise TooIrregular(f"{states} sets of GPUs, {len(self._groups)} groups")
 
     def best(self, objective: Objective, count: int) -> Placement | None:
         """The best placement of ``count`` replicas for ``objective``; ``None`` if the GPUs are too few."""
