@@ -26,7 +26,11 @@ SHOWN_REFUSALS = 5
 def _console(width: int | None = None) -> Console:
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with 1, which here means that nothing fits
+
+    return Terminal(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
 
 
 def _paragraph(console: Console, words: str, *, indent: int = 0, style: str = "") -> None:
