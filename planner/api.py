@@ -79,21 +79,27 @@ def load_topology(reference: str, *, gpu: str | None = None) -> Topology:
     hardware = load_gpu(gpu).name if gpu is not None else None
     if reference == STDIN or Path(reference).exists():
         topology = _from_text(*_read(reference), hardware)
-    elif (path := _library().get(folded(reference))) is not None:
-        topology = _from_yaml(path.read_text("utf-8"), path.name)
     else:
-        from planner.readers.short_spec import looks_like_spec, read_short_spec
-
-        if not looks_like_spec(reference):
-            if "/" in reference or reference.endswith((".yaml", ".yml", ".txt")):
-                raise BadInput("no such file", path=reference, hint=HOW_TO_NAME_A_TOPOLOGY)
-            raise unknown_name("topology", reference, topology_names(), hint=HOW_TO_NAME_A_TOPOLOGY)
-        topology = read_short_spec(reference, load_gpu)
+        topology = _by_name(reference)
     topology = _named(topology)
     if hardware is not None:
         topology = _renamed(topology, hardware)
     topology.check()
     return topology
+
+
+def _by_name(reference: str) -> Topology:
+    """A machine of the library or a short spec. ``8xL40S`` is the spec, though a machine is called ``8x-l40s``."""
+    from planner.readers.short_spec import looks_like_spec, read_short_spec
+
+    path = _library().get(folded(reference))
+    if path is not None and (path.stem == reference.lower() or not looks_like_spec(reference)):
+        return _from_yaml(path.read_text("utf-8"), path.name)
+    if looks_like_spec(reference):
+        return read_short_spec(reference, load_gpu)
+    if "/" in reference or reference.endswith((".yaml", ".yml", ".txt")):
+        raise BadInput("no such file", path=reference, hint=HOW_TO_NAME_A_TOPOLOGY)
+    raise unknown_name("topology", reference, topology_names(), hint=HOW_TO_NAME_A_TOPOLOGY)
 
 
 def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+
 from support import Planner, Run
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import Planner
 
 from planner import __version__, api
 from planner.errors import BadInput, Unavailable
+from support import Planner
 
 ESCAPE = re.compile(r"\x1b")
 FLAGSHIP = ("recommend", "llama-3.1-70b", "--topology", "4x-rtx-3090-bridged", "--quant", "awq")

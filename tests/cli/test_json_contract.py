@@ -8,9 +8,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from support import Planner
 
 from planner.documents.files import DATA
+from support import Planner
 
 SCHEMAS = {path.name: json.loads(path.read_text("utf-8")) for path in sorted((DATA / "schemas").glob("*.json"))}
 

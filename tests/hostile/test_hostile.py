@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Planner
 
 from planner import api
 from planner.core.workload import Workload
 from planner.errors import BadInput, PlannerError
+from support import Planner
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Planner
 
 from planner import api
 from planner.core.workload import Workload
 from planner.errors import BadInput
 from planner.graph.paths import class_matrix
+from support import Planner
 
 # a GPU with as many NVLinks, for captures that do not name theirs
 HARDWARE = {

@@ -69,3 +69,9 @@ def test_the_matrices_of_the_switched_ones(name: str, word: str, gpus: int) -> N
 def test_links_are_shared_resources_of_every_kind() -> None:
     kinds = {link.kind for name in api.topology_names() for link in api.load_topology(name).links}
     assert kinds >= {LinkKind.PCIE, LinkKind.NVLINK, LinkKind.SOCKET, LinkKind.NETWORK}
+
+
+def test_a_short_spec_is_no_misspelt_name_of_the_library() -> None:
+    assert api.load_topology("8xL40S").origin.kind == "short-spec"
+    assert api.load_topology("8x-l40s").origin.kind != "short-spec"
+    assert api.load_topology("8X-L40S").name == api.load_topology("8x_-L40s").name == "8x-l40s"
