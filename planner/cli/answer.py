@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import typer
 
 from planner.cli.options import Format, ObjectiveName
-from planner.errors import ExitCode
+from planner.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
     from planner.core.workload import Objective
@@ -40,6 +41,9 @@ def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None,
     from planner.core.workload import Workload
     from planner.units import Seconds
 
+    for option, target in (("--ttft-ms", question.ttft_ms), ("--tpot-ms", question.tpot_ms)):
+        if target is not None and not isfinite(target):  # some releases of typer let nan pass their bounds
+            raise BadInput(f"must be a number of milliseconds, found {target}", path=option)
     model = api.load_model(question.model, quant=question.quant)
     topology = api.find_topology(question.topology, gpu=question.gpu)
     workload = Workload(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.errors import BadInput
 from planner.units import Seconds
 
 Objective = Literal["throughput", "latency"]
@@ -21,6 +22,16 @@ class Workload:
     concurrency: int = 32
     ttft_target: Seconds | None = None
     tpot_target: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ``BadInput`` for counts below 1 and for targets that are no positive time."""
+        for name in ("input_tokens", "output_tokens", "concurrency"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"must be 1 or more, found {getattr(self, name)}", path=name)
+        for name in ("ttft_target", "tpot_target"):
+            target = getattr(self, name)
+            if target is not None and not 0 < target < float("inf"):
+                raise BadInput(f"must be a positive time, found {target}", path=name)
 
     @property
     def total_tokens(self) -> int:
