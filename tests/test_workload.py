@@ -9,12 +9,11 @@ from planner.errors import BadInput
 from planner.units import Seconds
 
 
-@pytest.mark.parametrize("field", ["input_tokens", "output_tokens", "concurrency"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_counts_are_one_or_more(field: str, value: int) -> None:
+@pytest.mark.parametrize("counts", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1)])
+def test_counts_are_one_or_more(counts: tuple[int, int, int]) -> None:
     with pytest.raises(BadInput, match="1 or more") as caught:
-        Workload(**{field: value})
-    assert caught.value.path == field
+        Workload(*counts)
+    assert caught.value.path == ("input_tokens", "output_tokens", "concurrency")[counts.index(min(counts))]
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
