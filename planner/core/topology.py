@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal
 
+from planner.core.facts import NO_GPU_FACTS, NO_HOST_FACTS, GpuFacts, HostFacts, PeerCapability, PeerStatus
 from planner.core.finding import Finding
-from planner.core.unknown import Unknown
+from planner.core.unknown import NOT_STATED, Unknown
 from planner.errors import BadInput
 from planner.units import Bytes, BytesPerSecond
 
@@ -37,13 +38,15 @@ class LinkKind(StrEnum):
     NVLINK = "nvlink"
     XGMI = "xgmi"
     PCIE = "pcie"
+    C2C = "c2c"  # NVLink-C2C between a Grace CPU and its GPU
     SOCKET = "socket-interconnect"
     NETWORK = "network"
 
 
-NOT_STATED = Unknown("not stated")
-
 PEER_LINKS = frozenset({LinkKind.NVLINK, LinkKind.XGMI})
+"""Between GPUs, on top of the tree."""
+TREE_LINKS = frozenset({LinkKind.PCIE, LinkKind.C2C})
+"""From a socket down to the GPUs and network cards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Device:
 
     ``id`` is unique in the topology. ``host`` is the host's name, empty for what hosts share (a network, an NVLink
     domain over several hosts). ``index`` is a GPU's index on its host, as ``nvidia-smi`` counts. ``hardware`` is a
-    GPU's name in ``data/gpus``, ``None`` while nobody has said. ``memory`` overrides the data sheet.
+    GPU's name in ``data/gpus``, ``None`` while nobody has said. ``memory`` overrides the data sheet. ``bus_id`` is the PCI
+    bus id, ``rate`` what a network card's ports carry together in one direction, ``facts`` what a GPU said of itself.
     """
 
     id: str
@@ -63,6 +67,9 @@ class Device:
     memory: Bytes | None = None
     numa_node: int | None = None
     label: str = ""
+    bus_id: str | None = None
+    rate: BytesPerSecond | None = None
+    facts: GpuFacts = NO_GPU_FACTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,9 @@ class Link:
     """A cable or bus between two devices.
 
     ``bandwidth`` is one direction, in B/s; every link here is full duplex. ``basis`` says whether it is the line rate
-    (``peak``) or what transfers reach (``achieved``). ``count`` is NVLink bricks or PCIe lanes. ``achieved`` is what
-    the cost model uses, filled in once the hardware is known (:func:`planner.graph.equip.equip`).
+    (``peak``) or what transfers reach (``achieved``). ``count`` is NVLink bricks that are up, or PCIe lanes in use;
+    ``possible_count`` and ``possible_generation`` are what the ends could do. ``achieved`` is what the cost model uses,
+    filled in once the hardware is known (:func:`planner.graph.equip.equip`).
     """
 
     a: str
@@ -82,6 +90,8 @@ class Link:
     count: int | None = None
     generation: int | None = None
     source: str = ""
+    possible_count: int | None = None
+    possible_generation: int | None = None
     achieved: BytesPerSecond | None = None
 
     @property
@@ -92,10 +102,20 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One machine. ``peer_to_peer`` is whether its driver lets GPUs copy to each other over PCIe."""
+    """One machine.
+
+    ``peer_to_peer`` is whether GPUs copy to each other over PCIe: ``disabled`` where the driver does not let them,
+    ``enabled`` where somebody states that they do at any distance. ``peer_status`` is the driver's word by pair.
+    """
 
     name: str
     peer_to_peer: PeerToPeer = "unknown"
+    peer_status: tuple[PeerStatus, ...] = ()
+    facts: HostFacts = NO_HOST_FACTS
+
+    def status(self, capability: PeerCapability) -> tuple[tuple[str, ...], ...] | None:
+        """The driver's word on one capability for all pairs of GPUs of the host, ``None`` where it was not asked."""
+        return next((one.statuses for one in self.peer_status if one.capability == capability), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +132,9 @@ class Topology:
     """Devices, links and where they came from.
 
     ``observed`` holds link classes, by pair of device ids, that a capture states and the tree cannot express
-    (an asymmetric matrix, say): the capture's word is kept.
+    (an asymmetric matrix, say): the capture's word is kept. ``findings`` are what its reader noticed; what can be
+    concluded from the graph itself is :func:`planner.graph.diagnosis.diagnose`'s. ``aliases`` are other names of a
+    machine of the library, those of cloud instances say.
     """
 
     name: str
@@ -122,7 +144,8 @@ class Topology:
     origin: Origin
     description: str = ""
     observed: tuple[tuple[str, str, str], ...] = ()
-    findings: tuple[Finding, ...] = field(default=(), compare=False)
+    findings: tuple[Finding, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @cached_property
     def gpus(self) -> tuple[Device, ...]:
@@ -146,6 +169,14 @@ class Topology:
         """The distinct GPU models, in order of appearance; those not named are left out."""
         return tuple(dict.fromkeys(gpu.hardware for gpu in self.gpus if gpu.hardware is not None))
 
+    def host(self, name: str) -> Host:
+        """The host of that name. Raises ``KeyError``."""
+        return self._hosts[name]
+
+    @cached_property
+    def _hosts(self) -> dict[str, Host]:
+        return {host.name: host for host in self.hosts}
+
     def nics(self, host: str) -> tuple[Device, ...]:
         """The network cards of a host."""
         return tuple(device for device in self.devices if device.kind is DeviceKind.NIC and device.host == host)
@@ -167,10 +198,18 @@ class Topology:
         for device in self.devices:
             if device.host and device.host not in hosts:
                 yield f"device {device.id!r} is on host {device.host!r}, which is not listed"
+                return
         for host, gpus in self.gpus_of_host.items():
             indices = [self.gpus[gpu].index for gpu in gpus]
             if None in indices or len(set(indices)) != len(indices):
                 yield f"the GPUs of host {host!r} need an index each, all different; found {indices}"
+            for one in self.host(host).peer_status:
+                if len(one.statuses) != len(gpus) or any(len(row) != len(gpus) for row in one.statuses):
+                    yield f"the peer status of host {host!r} ({one.capability}) is not {len(gpus)} by {len(gpus)}"
+        for a, b, _ in self.observed:
+            for identifier in (a, b):
+                if identifier not in self.by_id:
+                    yield f"a link class is stated for {identifier!r}, which is no device"
         for link in self.links:
             yield from self._link_problems(link)
         yield from self._tree_problems()
@@ -197,17 +236,19 @@ class Topology:
             yield f"link {link.name} has no bandwidth"
         if link.count is not None and link.count < 1:
             yield f"link {link.name} has a count of {link.count}"
+        if link.count is not None and link.possible_count is not None and link.possible_count < link.count:
+            yield f"link {link.name} has a count of {link.count} of {link.possible_count} possible"
         allowed = _ENDS[link.kind]
         for end in ends:
             if end is not None and end.kind not in allowed:
                 yield f"a {link.kind} link cannot end at {end.kind} {end.id!r}"
 
     def _tree_problems(self) -> Iterator[str]:
-        """PCIe is a tree: every device hangs, by exactly one way, from one socket."""
+        """PCIe is a tree: every device hangs, by exactly one way, from one socket; a Grace GPU hangs by its C2C link."""
         parts = _Parts(self.by_id)
         for link in self.links:
-            if link.kind is LinkKind.PCIE and not parts.join(link):
-                yield f"PCIe link {link.name} closes a loop; PCIe is a tree"
+            if link.kind in TREE_LINKS and not parts.join(link):
+                yield f"{'PCIe' if link.kind is LinkKind.PCIE else 'C2C'} link {link.name} closes a loop; PCIe is a tree"
         find = parts.find
         sockets = Counter(find(device.id) for device in self.devices if device.kind is DeviceKind.SOCKET)
         for device in self.devices:
@@ -239,6 +280,7 @@ _ENDS: dict[LinkKind, frozenset[DeviceKind]] = {
     LinkKind.NVLINK: frozenset({DeviceKind.GPU, DeviceKind.NVSWITCH}),
     LinkKind.XGMI: frozenset({DeviceKind.GPU}),
     LinkKind.PCIE: frozenset({DeviceKind.GPU, DeviceKind.NIC, DeviceKind.PCIE_SWITCH, DeviceKind.HOST_BRIDGE, DeviceKind.SOCKET}),
+    LinkKind.C2C: frozenset({DeviceKind.GPU, DeviceKind.SOCKET}),
     LinkKind.SOCKET: frozenset({DeviceKind.SOCKET}),
     LinkKind.NETWORK: frozenset({DeviceKind.NIC, DeviceKind.NETWORK}),
 }

@@ -13,3 +13,7 @@ class Unknown:
 
     def __str__(self) -> str:
         return f"unknown ({self.reason})"
+
+
+NOT_STATED = Unknown("not stated")
+"""Nobody asked, or nobody said."""

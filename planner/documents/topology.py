@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from planner.core.facts import PeerCapability, PeerStatus
+from planner.core.finding import Finding, Severity
 from planner.core.topology import (
-    NOT_STATED,
     Basis,
     Device,
     DeviceKind,
@@ -24,9 +25,11 @@ from planner.core.topology import (
     PeerToPeer,
     Topology,
 )
-from planner.core.unknown import Unknown
+from planner.core.unknown import NOT_STATED, Unknown
 from planner.documents import strict_yaml
 from planner.documents.base import SCHEMA_VERSION, Bandwidth, Document, Size, validate
+from planner.documents.block_yaml import write
+from planner.documents.facts import GpuFactsDocument, HostFactsDocument, facts_out, gpu_facts, host_facts
 from planner.errors import BadInput, PlannerError
 from planner.units import Bytes, BytesPerSecond, write_quantity
 
@@ -43,18 +46,30 @@ class DeviceDocument(Document):
     memory: Size | None = None
     numa_node: int | None = Field(default=None, ge=0)
     label: str = ""
+    bus_id: str | None = None
+    rate: Bandwidth | None = None
+    facts: GpuFactsDocument | None = None
 
 
 class LinkDocument(Document):
     """A link between two devices; where the bandwidth is left out it follows from the hardware."""
 
     between: list[str] = Field(min_length=2, max_length=2)
-    kind: Literal["nvlink", "xgmi", "pcie", "socket-interconnect", "network"]
+    kind: Literal["nvlink", "xgmi", "pcie", "c2c", "socket-interconnect", "network"]
     bandwidth: Bandwidth | None = None
     basis: Basis = "peak"
     count: int | None = Field(default=None, ge=1)
     generation: int | None = Field(default=None, ge=1)
+    possible_count: int | None = Field(default=None, ge=1)
+    possible_generation: int | None = Field(default=None, ge=1)
     source: str = ""
+
+
+class PeerStatusDocument(Document):
+    """What the driver says of one peer-to-peer capability, a row a GPU."""
+
+    capability: PeerCapability
+    statuses: list[list[str]]
 
 
 class HostDocument(Document):
@@ -63,6 +78,8 @@ class HostDocument(Document):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     count: int = Field(default=1, ge=1, le=MAX_HOSTS)
     peer_to_peer: PeerToPeer = "unknown"
+    peer_status: list[PeerStatusDocument] = []
+    facts: HostFactsDocument | None = None
     devices: list[DeviceDocument]
     links: list[LinkDocument]
 
@@ -82,6 +99,18 @@ class ObservedDocument(Document):
     link_class: str
 
 
+class FindingDocument(Document):
+    """What the reader of a capture noticed."""
+
+    code: str
+    message: str
+    hint: str = ""
+    severity: Severity = "problem"
+    evidence: str = ""
+    cost: str = ""
+    devices: list[str] = []
+
+
 class SharedDocument(Document):
     """What hosts share."""
 
@@ -95,10 +124,12 @@ class TopologyDocument(Document):
     schema_version: int
     name: str = Field(min_length=1)
     description: str = ""
+    aliases: list[str] = []
     origin: OriginDocument
     hosts: list[HostDocument] = Field(min_length=1)
     shared: SharedDocument = SharedDocument()
     observed: list[ObservedDocument] = []
+    findings: list[FindingDocument] = []
 
 
 def parse_topology(text: str, name: str) -> Topology:
@@ -112,7 +143,8 @@ def parse_topology(text: str, name: str) -> Topology:
         for number in range(item.count):
             host = f"{item.name}{number}" if item.count > 1 else item.name
             prefix = f"{host}/" if total > 1 else ""
-            hosts.append(Host(host, item.peer_to_peer))
+            status = tuple(PeerStatus(one.capability, tuple(map(tuple, one.statuses))) for one in item.peer_status)
+            hosts.append(Host(host, item.peer_to_peer, status, host_facts(item.facts)))
             devices += [_device(device, host, prefix) for device in item.devices]
             links += [_link(link, prefix) for link in item.links]
     topology = Topology(
@@ -123,6 +155,8 @@ def parse_topology(text: str, name: str) -> Topology:
         origin=Origin(document.origin.kind, document.origin.source, tuple(document.origin.assumptions)),
         description=document.description,
         observed=tuple((item.pair[0], item.pair[1], item.link_class) for item in document.observed),
+        findings=tuple(_finding(item) for item in document.findings),
+        aliases=tuple(document.aliases),
     )
     try:
         topology.check()
@@ -141,7 +175,14 @@ def _device(item: DeviceDocument, host: str, prefix: str = "") -> Device:
         memory=Bytes(item.memory) if item.memory is not None else None,
         numa_node=item.numa_node,
         label=item.label,
+        bus_id=item.bus_id,
+        rate=BytesPerSecond(item.rate) if item.rate is not None else None,
+        facts=gpu_facts(item.facts),
     )
+
+
+def _finding(item: FindingDocument) -> Finding:
+    return Finding(item.code, item.message, item.hint, item.severity, item.evidence, item.cost, tuple(item.devices))
 
 
 def _link(item: LinkDocument, prefix: str) -> Link:
@@ -154,6 +195,8 @@ def _link(item: LinkDocument, prefix: str) -> Link:
         basis=item.basis,
         count=item.count,
         generation=item.generation,
+        possible_count=item.possible_count,
+        possible_generation=item.possible_generation,
         source=item.source,
     )
 
@@ -168,6 +211,7 @@ def dump_topology(topology: Topology) -> str:
             {
                 "name": host.name,
                 "peer_to_peer": host.peer_to_peer,
+                **_without_empty({"peer_status": [_status_out(one) for one in host.peer_status], "facts": facts_out(host.facts)}),
                 "devices": [_device_out(device, prefix) for device in topology.devices if device.host == host.name],
                 "links": [_link_out(link, prefix) for link in topology.links if _owner(topology, link) == host.name],
             }
@@ -176,20 +220,27 @@ def dump_topology(topology: Topology) -> str:
         "devices": [_device_out(device, "") for device in topology.devices if not device.host],
         "links": [_link_out(link, "") for link in topology.links if not _owner(topology, link)],
     }
-    document = {
+    document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": topology.name,
         "description": topology.description,
+        "aliases": list(topology.aliases),
         "origin": {
             "kind": topology.origin.kind,
             "source": topology.origin.source,
             "assumptions": list(topology.origin.assumptions),
         },
         "hosts": _folded(hosts),
-        "shared": shared,
+        **({"shared": shared} if shared["devices"] else {}),
         "observed": [{"pair": [a, b], "link_class": link_class} for a, b, link_class in topology.observed],
+        "findings": [_finding_out(finding) for finding in topology.findings],
     }
-    return _write(document)
+    for key in ("observed", "description", "aliases", "findings"):
+        if not document[key]:
+            del document[key]
+    if not document["origin"]["assumptions"]:
+        del document["origin"]["assumptions"]
+    return write(document)
 
 
 def _owner(topology: Topology, link: Link) -> str:
@@ -207,6 +258,27 @@ def _device_out(device: Device, prefix: str) -> dict[str, Any]:
             "memory": write_quantity(device.memory, "size") if device.memory is not None else None,
             "numa_node": device.numa_node,
             "label": device.label,
+            "bus_id": device.bus_id,
+            "rate": write_quantity(device.rate, "bandwidth") if device.rate is not None else None,
+            "facts": facts_out(device.facts),
+        }
+    )
+
+
+def _status_out(status: PeerStatus) -> dict[str, Any]:
+    return {"capability": status.capability, "statuses": [list(row) for row in status.statuses]}
+
+
+def _finding_out(finding: Finding) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "code": finding.code,
+            "message": finding.message,
+            "hint": finding.hint,
+            "severity": finding.severity if finding.severity != "problem" else None,
+            "evidence": finding.evidence,
+            "cost": finding.cost,
+            "devices": list(finding.devices),
         }
     )
 
@@ -222,13 +294,15 @@ def _link_out(link: Link, prefix: str) -> dict[str, Any]:
             "basis": link.basis if known and link.basis != "peak" else None,
             "count": link.count,
             "generation": link.generation,
+            "possible_count": link.possible_count,
+            "possible_generation": link.possible_generation,
             "source": link.source,
         }
     )
 
 
 def _without_empty(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if value is not None and value != ""}
+    return {key: value for key, value in mapping.items() if value is not None and value not in ("", [], {})}
 
 
 def _folded(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -241,39 +315,3 @@ def _folded(hosts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(hosts) > 1 and all(alike):
         return [{"name": stem, "count": len(hosts), **{key: value for key, value in first.items() if key != "name"}}]
     return hosts
-
-
-def _write(document: dict[str, Any]) -> str:
-    import yaml
-
-    class Dumper(yaml.SafeDumper):
-        """Block style, devices and links one to a line."""
-
-        def ignore_aliases(self, data: Any) -> bool:
-            del data
-            return True
-
-    class OneLine(dict[str, Any]):
-        """A mapping written in one line."""
-
-    Dumper.add_representer(
-        str,
-        lambda dumper, data: (
-            dumper.represent_str(data)
-            if strict_yaml.is_plain(data)
-            else dumper.represent_scalar("tag:yaml.org,2002:str", data, style='"')
-        ),
-    )
-    Dumper.add_representer(OneLine, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True))
-    for holder in [*document["hosts"], document["shared"]]:
-        holder["devices"] = [OneLine(device) for device in holder["devices"]]
-        holder["links"] = [OneLine(link) for link in holder["links"]]
-    if not document["shared"]["devices"]:
-        del document["shared"]
-    for key in ("observed", "description"):
-        if not document[key]:
-            del document[key]
-    if not document["origin"]["assumptions"]:
-        del document["origin"]["assumptions"]
-    text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
-    return text

@@ -1,1 +1,69 @@
-"""Captures → Topology. One module a source; what is not a topology is recognised by name and refused."""
+"""Captures → :class:`planner.core.capture.Capture`. One module a format; what is not a topology is recognised and refused.
+
+A module that reads a format has one constant, ``READER``. Adding a format is adding a module. A text may hold several
+formats (a bug report does): every reader that recognises its own takes its part.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from planner.core.capture import Capture
+from planner.errors import BadInput
+
+MAX_CHARACTERS = 16 * 2**20
+HOW_TO_CAPTURE = "run 'nvidia-smi topo -m' on the GPU host and pass its text"
+_ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A format: its name, how to tell it, and how to read it.
+
+    ``recognises`` is quick and never raises. ``read`` takes the text and what messages call it, and raises ``BadInput``
+    with the line.
+    """
+
+    name: str
+    recognises: Callable[[str], bool]
+    read: Callable[[str, str], Capture]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that people paste instead of a topology: what it is called, and what to run instead."""
+
+    pattern: re.Pattern[str]
+    what: str
+    hint: str = HOW_TO_CAPTURE
+
+
+@cache
+def readers() -> tuple[Reader, ...]:
+    """All readers, by module name."""
+    modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
+    return tuple(module.READER for module in modules if hasattr(module, "READER"))
+
+
+def clean(text: str) -> str:
+    """``text`` without terminal colours, with Unix line ends."""
+    return _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def read_all(text: str, source: str) -> list[Capture]:
+    """What every reader that recognises the text makes of it, at least one.
+
+    Raises ``BadInput`` with the line where none does, saying by its name what was pasted instead.
+    """
+    text = clean(text)
+    found = [reader.read(text, source) for reader in readers() if reader.recognises(text)]
+    if found:
+        return found
+    from planner.readers.refusals import refuse
+
+    raise refuse(text, source)
