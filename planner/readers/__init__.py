@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from planner.core.capture import Capture
-from planner.errors import BadInput
 
 MAX_CHARACTERS = 16 * 2**20
 HOW_TO_CAPTURE = "run 'nvidia-smi topo -m' on the GPU host and pass its text"
