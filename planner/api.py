@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.errors import BadInput, PlannerError, Unavailable, folded, unknown_name
+from planner.errors import BadInput, PlannerError, Unavailable, unknown_name
+from planner.machines import (
+    find_topology,
+    load_gpu,
+    load_topology,
+    probe,
+    refuse_strange,
+    save_topology,
+    topology_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,81 +34,6 @@ if TYPE_CHECKING:
     from planner.search.rank import Ranked, Search
     from planner.search.recommendation import Recommendation
 
-STDIN = "-"
-HOW_TO_NAME_A_TOPOLOGY = (
-    "add --topology with a library name (dgx-h100), a short spec (8xH100-SXM5-80GB), "
-    "a topology YAML, or the saved text of 'nvidia-smi topo -m'"
-)
-HOW_TO_PROBE = "pass the saved text of 'nvidia-smi topo -m', or - to read it from standard input"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-def probe(source: str | None = None, *, gpu: str | None = None) -> Topology:
-    """This host's topology where ``source`` is ``None``; otherwise what :func:`load_topology` makes of it.
-
-    ``gpu`` names the hardware where the text does not. Raises ``BadInput`` or ``Unavailable``.
-    """
-    if source is not None:
-        return load_topology(source, gpu=gpu)
-    from planner.readers import nvidia_smi
-
-    try:
-        topology = nvidia_smi.probe(hardware=load_gpu(gpu).name if gpu is not None else None)
-    except Unavailable as error:
-        raise Unavailable(error.problem, path=error.path, hint=error.hint or HOW_TO_PROBE) from None
-    topology.check()
-    return _named(topology)
-
-
-def find_topology(reference: str | None, *, gpu: str | None = None) -> Topology:
-    """The topology that is named, or this host's. Raises ``Unavailable``, saying how to name one, where there is no GPU."""
-    if reference is not None:
-        return load_topology(reference, gpu=gpu)
-    try:
-        return probe(gpu=gpu)
-    except Unavailable as error:
-        raise Unavailable(error.problem, path=error.path, hint=HOW_TO_NAME_A_TOPOLOGY) from None
-
-
-def save_topology(topology: Topology, path: Path, *, force: bool = False) -> None:
-    """Write the topology's YAML document, atomically; nothing is overwritten without ``force``."""
-    from planner.documents.files import write_atomically
-    from planner.documents.topology import dump_topology
-
-    write_atomically(path, dump_topology(topology), force=force)
-
-
-def load_topology(reference: str, *, gpu: str | None = None) -> Topology:
-    """A topology by a file (YAML or raw capture), ``-``, a library name, or the short spec.
-
-    ``gpu`` names the GPUs of a capture that does not. Raises ``BadInput`` with the nearest library names.
-    """
-    _refuse_strange(reference)
-    hardware = load_gpu(gpu).name if gpu is not None else None
-    if reference == STDIN or Path(reference).exists():
-        topology = _from_text(*_read(reference), hardware)
-    else:
-        topology = _by_name(reference)
-    topology = _named(topology)
-    if hardware is not None:
-        topology = _renamed(topology, hardware)
-    topology.check()
-    return topology
-
-
-def _by_name(reference: str) -> Topology:
-    """A machine of the library or a short spec. ``8xL40S`` is the spec, though a machine is called ``8x-l40s``."""
-    from planner.readers.short_spec import looks_like_spec, read_short_spec
-
-    path = _library().get(folded(reference))
-    if path is not None and (path.stem == reference.lower() or not looks_like_spec(reference)):
-        return _from_yaml(path.read_text("utf-8"), path.name)
-    if looks_like_spec(reference):
-        return read_short_spec(reference, load_gpu)
-    if "/" in reference or reference.endswith((".yaml", ".yml", ".txt")):
-        raise BadInput("no such file", path=reference, hint=HOW_TO_NAME_A_TOPOLOGY)
-    raise unknown_name("topology", reference, topology_names(), hint=HOW_TO_NAME_A_TOPOLOGY)
-
 
 def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
     """A model by a directory with ``config.json``, the file, or a name of the catalogue; ``quant`` overrides its weights.
@@ -109,7 +42,7 @@ def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
     """
     from planner.models import read_config
 
-    _refuse_strange(reference)
+    refuse_strange(reference)
     path = Path(reference)
     if path.is_dir() or path.suffix == ".json" or path.is_file():
         config, name, source = _config_file(path, reference)
@@ -126,26 +59,6 @@ def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
         # the user says what the weights are, so what the checkpoint says of itself need not be readable
         model = read_config({key: config[key] for key in config if key != "quantization_config"}, name, source)
     return model if quant is None else replace(model, weight_format=_weight_format(quant))
-
-
-def load_gpu(name: str) -> GpuSpec:
-    """The data sheet of a GPU by name or alias. Raises ``BadInput`` with the nearest known names."""
-    from planner.documents.hardware import load_gpu as load
-
-    _refuse_strange(name)
-    return load(name)
-
-
-@cache
-def _library() -> Mapping[str, Path]:
-    from planner.documents.files import topology_folder
-
-    return {folded(path.stem): path for path in sorted(topology_folder().glob("*.yaml"))}
-
-
-def topology_names() -> list[str]:
-    """The names of the library of machines."""
-    return [path.stem for path in _library().values()]
 
 
 def recommend(
@@ -314,48 +227,6 @@ def _missed_targets(workload: Workload, ranked: Sequence[Ranked]) -> tuple[str, 
     return (f"no plan meets the targets; the first misses {' and '.join(ranked[0].missed(workload))}",)
 
 
-def _read(source: str) -> tuple[str, str]:
-    """The text of a path or of standard input, and what messages call it."""
-    from planner.documents.files import read_stdin, read_text
-
-    return (read_stdin(), "<stdin>") if source == STDIN else (read_text(Path(source)), source)
-
-
-def _from_text(text: str, source: str, hardware: str | None) -> Topology:
-    """A topology document, or a capture."""
-    if source.endswith((".yaml", ".yml")) or re.search(r"^schema_version\s*:", text, re.MULTILINE):
-        return _from_yaml(text, source)
-    from planner.readers.nvidia_smi import read_capture
-
-    name = "capture" if source == "<stdin>" else Path(source).stem
-    return read_capture(text, source, name=name, hardware=hardware)
-
-
-def _from_yaml(text: str, source: str) -> Topology:
-    from planner.documents.topology import parse_topology
-
-    return parse_topology(text, source)
-
-
-def _named(topology: Topology) -> Topology:
-    """The topology with the names of ``data/gpus`` for GPUs that a capture names in its own way."""
-    names: dict[str, str] = {}
-    for raw in topology.hardware:
-        try:
-            names[raw] = load_gpu(raw).name
-        except BadInput:
-            names[raw] = raw  # it stays readable; whoever needs its data sheet says that it is unknown
-    devices = (replace(device, hardware=names[device.hardware]) if device.hardware else device for device in topology.devices)
-    return replace(topology, devices=tuple(devices))
-
-
-def _renamed(topology: Topology, hardware: str) -> Topology:
-    from planner.core.topology import DeviceKind
-
-    devices = (replace(device, hardware=hardware) if device.kind is DeviceKind.GPU else device for device in topology.devices)
-    return replace(topology, devices=tuple(devices))
-
-
 def _config_file(path: Path, reference: str) -> tuple[dict[str, Any], str, str]:
     """The config of a model given as a path, the name to launch it by, and what messages call the file."""
     from planner.documents import json_file
@@ -393,14 +264,6 @@ def _weight_format(name: str) -> WeightFormat:
     return FORMATS[key]
 
 
-def _refuse_strange(name: str) -> None:
-    """Names go into argument vectors and onto terminals: nothing that a terminal would obey."""
-    if not name.strip():
-        raise BadInput("an empty name")
-    if _CONTROL.search(name):
-        raise BadInput(f"a name with control characters: {name!r}")
-
-
 __all__ = [
     "PlannerError",
     "Unavailable",
@@ -415,5 +278,6 @@ __all__ = [
     "recommend",
     "save_topology",
     "smallest_that_fits",
+    "topology_aliases",
     "topology_names",
 ]

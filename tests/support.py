@@ -7,6 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from planner.core.hardware import GpuSpec
+from planner.core.topology import Topology
+from planner.errors import BadInput
+from planner.graph.assemble import assemble
+from planner.graph.join import join
+from planner.readers import read_all
+
 
 @dataclass(frozen=True)
 class Run:
@@ -29,3 +36,16 @@ class Run:
 
 
 Planner = Callable[..., Run]
+
+
+def read_capture(text: str, source: str = "paste", name: str = "paste") -> Topology:
+    """What a pasted text is read into, with the data sheets at hand but no names changed."""
+    from planner.documents.hardware import load_gpu
+
+    def look_up(model: str) -> GpuSpec | None:
+        try:
+            return load_gpu(model)
+        except BadInput:
+            return None
+
+    return assemble(join(read_all(text, source)), name, "capture", look_up)

@@ -14,12 +14,12 @@ from planner.cli.options import Format, FormatOption, Gpu
 
 @guarded
 def probe(
-    file: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    files: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
         typer.Argument(
-            metavar="[FILE|-]",
-            help="The saved text of 'nvidia-smi topo -m', a topology YAML, a library name or a short spec; - for stdin. "
-            "Without it: this host.",
+            metavar="[FILE|-]...",
+            help="The saved text of 'nvidia-smi topo -m', or several captures of one host (topo -m, topo -p2p, nvlink -s, -q, "
+            "NCCL XML, rocm-smi), a topology YAML, a library name or a short spec; - for stdin. Without it: this host.",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +37,7 @@ def probe(
     """
     from planner import api
 
-    topology = api.probe(file, gpu=gpu)
+    topology = api.probe(files or (), gpu=gpu)
     if output is not None:
         api.save_topology(topology, output, force=force)
     shown = api.equipped_for_display(topology)

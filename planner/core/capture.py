@@ -35,7 +35,8 @@ class GpuSight:
     """What a capture tells of one GPU.
 
     ``index`` counts as ``nvidia-smi`` does. ``hops`` is the PCIe way from the host bridge to the GPU, one hop a switch
-    and the last the GPU itself, the ports of one switch counted as the switch. ``root`` is the host bridge.
+    and the last the GPU itself, the ports of one switch counted as the switch. ``root`` is the host bridge. ``c2c`` says
+    that an NVLink-C2C joins the GPU to its CPU (Grace), ``c2c_bandwidth`` what it carries in one direction.
     """
 
     index: int
@@ -45,12 +46,14 @@ class GpuSight:
     numa_node: int | None = None
     root: str | None = None
     hops: tuple[PcieHop, ...] = ()
+    c2c: bool = False
+    c2c_bandwidth: BytesPerSecond | None = None
     facts: GpuFacts = NO_GPU_FACTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NicSight:
-    """What a capture tells of one network card: ``name`` as in the matrix (``NIC0``), ``label`` as the system says (``mlx5_0``)."""
+    """What a capture tells of one network card: ``label`` as the system says (``mlx5_0``), ``rate`` in one direction."""
 
     label: str
     bus_id: str | None = None
@@ -76,13 +79,15 @@ class Matrix:
     """A matrix of link classes.
 
     ``names`` are the columns in order (``GPU0``, ``NIC0``, ``mlx5_0``); ``cells`` is by row and column; ``labels`` what
-    the legend says of a NIC; ``numa_nodes`` the NUMA node by row.
+    the legend says of a NIC; ``numa_nodes`` the NUMA node by row; ``under`` the PCIe class of pairs whose cell names an NVLink,
+    where another capture tells it.
     """
 
     names: tuple[str, ...]
     cells: Mapping[tuple[str, str], str]
     labels: Mapping[str, str] = field(default_factory=dict)
     numa_nodes: Mapping[str, int] = field(default_factory=dict)
+    under: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def gpus(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ class GpuSpec:
     """Data sheet of one GPU. FLOP/s are dense, bandwidths one direction.
 
     ``compute`` is by dtype: ``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``; what the hardware lacks is absent.
+    ``c2c_bandwidth`` is of the NVLink-C2C to a Grace CPU, where there is one.
     ``compute_capability`` is CUDA's ``(major, minor)``, ``None`` for other vendors.
     """
 
@@ -49,6 +50,7 @@ class GpuSpec:
     pcie_lanes: int
     pcie_peer_to_peer: bool
     fabric: Fabric
+    c2c_bandwidth: BytesPerSecond | None = None
 
     @property
     def half_precision(self) -> FlopPerSecond:
@@ -61,12 +63,23 @@ class GpuSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CpuRate:
+    """The socket interconnect of CPUs of a vendor from a family and model on, in order."""
+
+    vendor: str
+    family: int
+    model: int
+    bandwidth: BytesPerSecond
+
+
+@dataclass(frozen=True, slots=True)
 class LinkRates:
     """What links carry: line rates by PCIe generation, and what collectives reach on each kind (``data/links.yaml``).
 
     ``pcie_lane_peak`` and ``pcie_lane_achieved`` are B/s one direction of one lane, by generation.
     ``nvlink_achieved`` is, by minimum compute capability, what one link achieves.
-    ``socket_by_pcie_generation`` is the assumed socket interconnect of hosts of that PCIe generation.
+    ``socket_by_cpu`` is the socket interconnect by CPU, ``socket_by_pcie_generation`` the assumed one of hosts of that PCIe
+    generation whose CPU nobody names.
     """
 
     pcie_lane_peak: Mapping[int, BytesPerSecond]
@@ -76,6 +89,15 @@ class LinkRates:
     xgmi_efficiency: float
     network_efficiency: float
     socket_by_pcie_generation: Mapping[int, BytesPerSecond]
+    socket_by_cpu: tuple[CpuRate, ...]
+    c2c_efficiency: float
+
+    def socket(self, vendor: str, family: int, model: int) -> BytesPerSecond | None:
+        """What the interconnect between two sockets of this CPU achieves in one direction, ``None`` for a CPU not listed."""
+        of_vendor = [
+            rate for rate in self.socket_by_cpu if rate.vendor == vendor and (rate.family, rate.model) <= (family, model)
+        ]
+        return of_vendor[-1].bandwidth if of_vendor else None
 
     def nvlink_link(self, compute_capability: tuple[int, int] | None) -> BytesPerSecond:
         """What one NVLink of a GPU of this compute capability achieves in one direction, in B/s."""

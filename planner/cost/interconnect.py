@@ -171,6 +171,7 @@ _KIND_WORDS = {
     LinkKind.NVLINK: "NVLink",
     LinkKind.XGMI: "Infinity Fabric",
     LinkKind.PCIE: "PCIe",
+    LinkKind.C2C: "NVLink-C2C",
     LinkKind.SOCKET: "socket interconnect",
     LinkKind.NETWORK: "network",
 }

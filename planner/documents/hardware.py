@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from planner.core.hardware import Fabric, GpuSpec, LinkRates, PeerLinks
+from planner.core.hardware import CpuRate, Fabric, GpuSpec, LinkRates, PeerLinks
 from planner.documents import strict_yaml
 from planner.documents.base import Bandwidth, Compute, Document, Size, validate
 from planner.documents.files import DATA
@@ -95,6 +95,7 @@ def _spec(document: GpuDocument) -> GpuSpec:
         pcie_lanes=document.pcie.lanes,
         pcie_peer_to_peer=document.pcie.peer_to_peer,
         fabric=document.fabric,
+        c2c_bandwidth=BytesPerSecond(document.pcie.c2c_bandwidth) if document.pcie.c2c_bandwidth is not None else None,
     )
 
 
@@ -165,9 +166,19 @@ class Efficiency(Document):
     source: str
 
 
-class SocketRates(Document):
-    """Assumed where the CPU is not known."""
+class CpuRateDocument(Document):
+    """CPUs of a vendor from a family and model on."""
 
+    vendor: str
+    family: int = 0
+    model: int = 0
+    bandwidth: Bandwidth
+
+
+class SocketRates(Document):
+    """By CPU, and assumed where the CPU is not known."""
+
+    by_cpu: list[CpuRateDocument]
     by_pcie_generation: dict[str, Bandwidth]
     source: str
 
@@ -180,6 +191,7 @@ class LinksDocument(Document):
     nvlink: NvLinkRates
     xgmi: Efficiency
     network: Efficiency
+    c2c: Efficiency
     socket_interconnect: SocketRates
 
 
@@ -202,6 +214,11 @@ def load_link_rates() -> LinkRates:
         xgmi_efficiency=document.xgmi.efficiency,
         network_efficiency=document.network.efficiency,
         socket_by_pcie_generation=_by_generation(document.socket_interconnect.by_pcie_generation),
+        socket_by_cpu=tuple(
+            CpuRate(one.vendor, one.family, one.model, BytesPerSecond(one.bandwidth))
+            for one in document.socket_interconnect.by_cpu
+        ),
+        c2c_efficiency=document.c2c.efficiency,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from planner.core.topology import Device, DeviceKind, Link, LinkKind
 from planner.graph.paths import PathKind
@@ -34,12 +34,18 @@ class HostBuilder:
         self.inner.append(device)
         return device.id
 
-    def tree(self, clusters: Sequence[Cluster], numa_nodes: Sequence[int | None] = ()) -> None:
-        """The PCIe tree of ``clusters`` (at NODE level), and all sockets joined pairwise."""
+    def tree(self, clusters: Sequence[Cluster], numa_nodes: Sequence[int | None] = (), grace: Collection[int] = ()) -> None:
+        """The PCIe tree of ``clusters`` (at NODE level), and all sockets joined pairwise.
+
+        ``grace`` are the leaves that hang from their socket by NVLink-C2C; one that shares a switch stays on PCIe.
+        """
         sockets = []
         for place, node in enumerate(clusters):
             sockets.append(self.add(DeviceKind.SOCKET, numa_nodes[place] if place < len(numa_nodes) else None))
             for bridge in node.parts:
+                if len(bridge.members) == 1 and bridge.members[0] in grace:
+                    self.link(sockets[-1], self._leaves[bridge.members[0]].id, LinkKind.C2C)
+                    continue
                 above = self.add(DeviceKind.HOST_BRIDGE)
                 self.link(sockets[-1], above, LinkKind.PCIE)
                 for part in bridge.parts:

@@ -27,7 +27,7 @@ def equip(topology: Topology, specs: Mapping[str, GpuSpec], rates: LinkRates) ->
     for host in topology.hosts:
         gpus = [specs[gpu.hardware or ""] for gpu in topology.gpus if gpu.host == host.name]
         barred = sorted({gpu.name for gpu in gpus if not gpu.pcie_peer_to_peer})
-        if host.peer_to_peer == "unknown" and barred and len(gpus) > 1:
+        if host.peer_to_peer == "unknown" and barred and len(gpus) > 1 and not host.peer_status:
             hosts.append(replace(host, peer_to_peer="disabled"))
             assumptions[f"no peer-to-peer over PCIe: the driver does not offer it on {', '.join(barred)}"] = None
         else:
@@ -53,6 +53,8 @@ class _Fill:
             return self._pcie(link)
         if link.kind in {LinkKind.NVLINK, LinkKind.XGMI}:
             return self._peer(link)
+        if link.kind is LinkKind.C2C:
+            return self._c2c(link)
         if link.kind is LinkKind.SOCKET:
             return self._socket(link)
         return self._scaled(link, self._rates.network_efficiency), ""
@@ -117,9 +119,26 @@ class _Fill:
             link = replace(link, bandwidth=BytesPerSecond(count * per_link))
         return self._scaled(replace(link, count=count), reached / per_link), note
 
+    def _c2c(self, link: Link) -> tuple[Link, str]:
+        if isinstance(link.bandwidth, Unknown):
+            rates = [gpu.c2c_bandwidth for gpu in self._gpus(self._ends(link)) if gpu.c2c_bandwidth is not None]
+            if not rates:
+                rate = self._rates.pcie_lane_achieved[5] * DEFAULT_LANES
+                note = f"C2C link {link.name} counted as PCIe 5 x16: the GPU's data sheet says nothing of C2C"
+                return replace(link, bandwidth=BytesPerSecond(rate), basis="achieved", achieved=BytesPerSecond(rate)), note
+            link = replace(link, bandwidth=min(rates))
+        return self._scaled(link, self._rates.c2c_efficiency), ""
+
     def _socket(self, link: Link) -> tuple[Link, str]:
         if not isinstance(link.bandwidth, Unknown):
             return self._scaled(link, 1.0), ""
+        facts = self._topology.host(self._ends(link)[0].host).facts
+        if not isinstance(facts.cpu_vendor, Unknown):
+            family = 0 if isinstance(facts.cpu_family, Unknown) else facts.cpu_family
+            model = 0 if isinstance(facts.cpu_model, Unknown) else facts.cpu_model
+            by_cpu = self._rates.socket(facts.cpu_vendor, family, model)
+            if by_cpu is not None:
+                return replace(link, bandwidth=by_cpu, basis="achieved", achieved=by_cpu), ""
         generation = max(gpu.pcie_generation for gpu in self._host_gpus(link))
         rate = self._rates.socket_by_pcie_generation.get(generation, min(self._rates.socket_by_pcie_generation.values()))
         note = f"socket interconnect {rate / 1e9:g} GB/s one way: the CPU is not known, usual with PCIe {generation}"

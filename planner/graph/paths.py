@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from planner.core.topology import PEER_LINKS, DeviceKind, LinkKind, Topology
+from planner.core.topology import PEER_LINKS, TREE_LINKS, DeviceKind, LinkKind, Topology
 
 DirectedLink = tuple[int, bool]
 """Index into ``topology.links``, and whether it is taken from ``a`` to ``b``."""
@@ -52,6 +52,7 @@ class Paths:
             self._links_of[link.a].append(number)
             self._links_of[link.b].append(number)
         self._memo: dict[tuple[str, str], Path] = {}
+        self._routes: dict[tuple[str, str], tuple[DirectedLink, ...] | None] = {}
 
     @cached_property
     def _parents(self) -> dict[str, tuple[str, int]]:
@@ -65,7 +66,7 @@ class Paths:
             for number in self._links_of[above]:
                 link = topology.links[number]
                 below = link.b if link.a == above else link.a
-                if link.kind is LinkKind.PCIE and below not in parents and below not in roots:
+                if link.kind in TREE_LINKS and below not in parents and below not in roots:
                     parents[below] = (above, number)
                     edge.append(below)
         return parents
@@ -163,13 +164,32 @@ class Paths:
     def direct(self, a: str, b: str) -> bool:
         """Whether GPUs ``a`` and ``b``, with no NVLink between them, copy to each other without host memory.
 
-        NCCL's rule (v2.30.7 ``src/graph/paths.cc``): peer-to-peer up to PXB, and never where the driver says no. A
-        host that states that peer-to-peer is enabled is believed for every distance.
+        NCCL's rule (v2.30.7 ``src/graph/paths.cc``): peer-to-peer up to PXB, and never where the driver says no, for this
+        pair or for the host. A host that states that peer-to-peer is enabled is believed for every distance.
         """
-        host = next(host for host in self.topology.hosts if host.name == self.topology.by_id[a].host)
-        if host.peer_to_peer == "disabled":
+        host = self.topology.host(self.topology.by_id[a].host)
+        if host.peer_to_peer == "disabled" or self.refused(a, b):
             return False
         return host.peer_to_peer == "enabled" or self.pcie_kind(a, b) <= PathKind.PXB
+
+    def refused(self, a: str, b: str) -> bool:
+        """Whether the driver was asked about two GPUs of a host and said that they cannot read or write each other."""
+        host = self.topology.host(self.topology.by_id[a].host)
+        if not host.peer_status:
+            return False
+        place = self._place_on_host
+        words = [
+            statuses[place[left]][place[right]]
+            for capability in ("read", "write")
+            if (statuses := host.status(capability)) is not None
+            for left, right in ((a, b), (b, a))
+        ]
+        return any(word not in {"OK", "U"} for word in words)
+
+    @cached_property
+    def _place_on_host(self) -> dict[str, int]:
+        gpus = self.topology.gpus
+        return {gpus[gpu].id: place for members in self.topology.gpus_of_host.values() for place, gpu in enumerate(members)}
 
     def between(self, a: str, b: str) -> Path:
         """The way bytes go from GPU ``a`` to GPU ``b``: NVLink, else PCIe, else through host memory, else the network."""
@@ -210,9 +230,44 @@ class Paths:
         out, into = self.nearest_nic(a), self.nearest_nic(b)
         if out is None or into is None:
             return ()
-        leave = self.directed(self._network_links(out[1])[0], out[1])
-        enter, forward = self.directed(self._network_links(into[1])[0], into[1])
-        return (*self.pcie(a, out[1]), leave, (enter, not forward), *self.pcie(into[1], b))
+        route = self.network_route(out[1], into[1])
+        return () if route is None else (*self.pcie(a, out[1]), *route, *self.pcie(into[1], b))
+
+    def network_route(self, a: str, b: str) -> tuple[DirectedLink, ...] | None:
+        """The directed links from card ``a`` to card ``b`` over the fewest switches; ``None`` if nothing joins them.
+
+        Equal ways over several spines count as the first: a spine's links are one shared resource here.
+        """
+        key = a, b
+        found = self._routes.get(key)
+        if key not in self._routes:
+            found = self._routes[key] = self._search_network(a, b)
+        return found
+
+    def _search_network(self, a: str, b: str) -> tuple[DirectedLink, ...] | None:
+        topology = self.topology
+        arrived: dict[str, DirectedLink | None] = {a: None}
+        edge = [a]
+        while edge and b not in arrived:
+            ahead = []
+            for device in edge:
+                for number in self._network_links(device):
+                    link = topology.links[number]
+                    other = link.b if link.a == device else link.a
+                    end = topology.by_id[other].kind is DeviceKind.NIC and other != b
+                    if other not in arrived and not end:
+                        arrived[other] = self.directed(number, device)
+                        ahead.append(other)
+            edge = ahead
+        if b not in arrived:
+            return None
+        route: list[DirectedLink] = []
+        device = b
+        while (step := arrived[device]) is not None:
+            route.append(step)
+            link = topology.links[step[0]]
+            device = link.a if step[1] else link.b
+        return tuple(reversed(route))
 
 
 def link_class(paths: Paths, a: str, b: str) -> str:
@@ -224,6 +279,8 @@ def link_class(paths: Paths, a: str, b: str) -> str:
             return word
     nvlink = paths.nvlink(a, b)
     if nvlink is not None:
+        if paths.topology.links[nvlink[0][0]].kind is LinkKind.XGMI:
+            return "XGMI"
         counts = [paths.topology.links[number].count for number, _ in nvlink]
         return f"NV{min(count for count in counts if count is not None)}" if None not in counts else "NV"
     kind = paths.pcie_kind(a, b)

@@ -1,4 +1,4 @@
-"""The text of ``nvidia-smi topo -m`` → a table of cells.
+"""``nvidia-smi topo -m`` and ``topo -mp``: a matrix of link classes.
 
 Cells are scanned by grammar, longest token first, never by white space alone: terminals fuse them (``SYSSYS``). What
 cannot be told apart in the affinity columns stays unknown.
@@ -10,39 +10,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from planner.core.capture import Capture, GpuSight, Matrix
+from planner.core.facts import GpuFacts
 from planner.core.finding import Finding
+from planner.core.unknown import NOT_STATED
 from planner.errors import BadInput
+from planner.readers import HOW_TO_CAPTURE as _HINT
+from planner.readers import Reader
 
-_HINT = "run 'nvidia-smi topo -m' on the GPU host and pass its text"
 MAX_DEVICES = 256
 MAX_HEADERS = 16
 
-_ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"NV\d{1,2}(?=[\sA-Z]|$)|NV(?:1[0-8]|[1-9])|NODE|PIX|PXB|PHB|SYS|SOC|X")
 _KNOWN_DEVICE = re.compile(r"GPU\d+|NIC\d+|mlx\d+_(?:bond_?)?\d+")
 _DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b)[A-Za-z][A-Za-z0-9_]*(?=\s|$)")
-_A_ROW = re.compile(r"(?<![\w.])GPU\d+\s+(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS)\b")
+_A_ROW = re.compile(r"(?<![\w.])GPU\d+\s+(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC)\b")
+_PEER_STATUS = re.compile(r"\b(?:OK|CNS|GNS|TNS|NS|DR)\b")
 _FIRST_GPU = re.compile(r"(?<![\w.])GPU\d+")
 _LEGEND = re.compile(r"^\W*(NIC\d+)\s*:\s*(\S+)\s*$")
 _MODEL = re.compile(r"(?:^|: *)\W*GPU (\d+(?:,\d+)*): ?(.+?)(?:\s+\(UUID.*)?\s*$")
-
-_NOT_A_MATRIX = (
-    (re.compile(r"ROCm System Management Interface|rocm-smi|amd-smi|\bXGMI\b", re.IGNORECASE), "rocm-smi output (AMD GPUs)"),
-    (re.compile(r"npu-smi|\bHCCS\b", re.IGNORECASE), "npu-smi output (Ascend NPUs)"),
-    (re.compile(r"\balgbw\b"), "an nccl-tests result"),
-    (
-        re.compile(
-            r"P2P Connectivity Matrix|P2P CLIQUE|P2P=(?:En|Dis)abled|Uni-?directional|nvbandwidth|memcpy (?:CE|SM|local)",
-            re.IGNORECASE,
-        ),
-        "a bandwidth measurement",
-    ),
-    (re.compile(r"GPU\d+\s+(?:(?:X|OK)\s+)+(?:OK|CNS|GNS|TNS|NS|DR|U)\b"), "the output of nvidia-smi topo -p2p"),
-    (re.compile(r"^\s*<\?xml|<system\b", re.MULTILINE), "an XML file"),
-    (re.compile(r"Link \d+: (?:[\d.]+ GB/s|<inactive>|Data|Replay|Recovery|CRC)"), "the output of nvidia-smi nvlink"),
-    (re.compile(r"NVIDIA-SMI \d"), "the status table of nvidia-smi"),
-    (re.compile(r"Could not collect"), "a report that says 'Could not collect'"),
-)
 
 
 @dataclass
@@ -55,6 +41,8 @@ class Table:
     numa_nodes: dict[str, int] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     models: dict[int, str] = field(default_factory=dict)
+    cpus: dict[str, str] = field(default_factory=dict)
+    grace: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -63,20 +51,48 @@ class Table:
         return [name for name in self.names if name.startswith("GPU")]
 
 
+def recognises(text: str) -> bool:
+    """Whether a line is a row of a matrix of link classes, or its header."""
+    if "GPU" not in text:
+        return False
+    if any(names in text for names in ("CPU Affinity", "CPU Aff")) and re.search(r"GPU0\b", text):
+        return True
+    return any(_A_ROW.search(line) and not _PEER_STATUS.search(line) for line in text.split("\n"))
+
+
+def read(text: str, source: str) -> Capture:
+    """The first matrix of the text. Raises ``BadInput`` with the line where it is not whole."""
+    table = parse_table(text, source)
+    indices = {name: int(name.removeprefix("GPU")) for name in table.gpus}
+    sights = [
+        GpuSight(
+            index=index,
+            model=table.models.get(index),
+            numa_node=table.numa_nodes.get(name),
+            c2c=name in table.grace,
+            facts=GpuFacts(cpu_affinity=table.cpus.get(name, NOT_STATED)),
+        )
+        for name, index in indices.items()
+    ]
+    return Capture(
+        source=source,
+        format="nvidia-smi topo -m",
+        gpus=tuple(sights),
+        matrix=Matrix(tuple(table.names), table.cells, table.labels, table.numa_nodes),
+        findings=tuple(table.findings),
+    )
+
+
+READER = Reader("nvidia-smi topo -m", recognises, read)
+
+
 def parse_table(text: str, source: str) -> Table:
     """The first matrix in ``text``.
 
     Raises ``BadInput`` with the line where there is none, where a row is cut, or where rows are missing whose cells no
     other row holds.
     """
-    lines = [_ANSI.sub("", line).rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    try:
-        return _parse(lines, source)
-    except BadInput as problem:
-        raise _recognised(text, source) or problem from None
-
-
-def _parse(lines: list[str], source: str) -> Table:
+    lines = [line.rstrip() for line in text.split("\n")]
     headers = [(number, names) for number, line in enumerate(lines) if (names := _device_names(line)) is not None]
     if not headers:
         raise _no_header(lines, source)
@@ -126,22 +142,13 @@ def _read_rows(lines: list[str], start: int, end: int, names: list[str], source:
     row = re.compile(rf"(?<![\w.])(?P<name>{alternatives})\s*(?={_CELL.pattern})")
     for number, line in enumerate(lines[start + 1 : end], start + 1):
         match = row.search(line)
-        if match is None:
+        if match is None or _PEER_STATUS.search(line):
             continue
         if match["name"] in table.lines:
             table.findings.append(_several(number))
             break
         _read_row(table, match["name"], lines, number, match.end(), source)
     return table
-
-
-def _recognised(text: str, source: str) -> BadInput | None:
-    """The refusal of something that people paste instead of a matrix, by its name."""
-    for pattern, what in _NOT_A_MATRIX:
-        if place := pattern.search(text):
-            line_number = text.count("\n", 0, place.start()) + 1
-            return BadInput(f"is {what}, not a link matrix", path=f"{source}, line {line_number}", hint=_HINT)
-    return None
 
 
 def _no_header(lines: list[str], source: str) -> BadInput:
@@ -222,27 +229,40 @@ def _read_row(table: Table, name: str, lines: list[str], number: int, position: 
     for column, cell in zip(table.names, cells, strict=False):
         table.cells[name, column] = cell
     if name.startswith("GPU"):
-        node = _numa_node(tail)
+        cpus, node, memory_node = _affinity(tail)
         if node is not None:
             table.numa_nodes[name] = node
+        if cpus is not None:
+            table.cpus[name] = cpus
+        if memory_node is not None:
+            table.grace.add(name)
 
 
-def _numa_node(tail: str) -> int | None:
-    """The NUMA node in what follows a GPU's cells (CPU list, NUMA node, GPU NUMA id); ``None`` where it is not plain.
+def _affinity(tail: str) -> tuple[str | None, int | None, int | None]:
+    """CPU list, NUMA node and the GPU's own NUMA node (Grace) in what follows a GPU's cells; ``None`` where it is not plain.
 
-    >>> _numa_node("  0-23,48-71   1   N/A"), _numa_node(" 0-55,112-167    0N/A"), _numa_node(" 0-47,96-1430N/A")
-    (1, 0, None)
+    >>> _affinity("  0-23,48-71   1   N/A"), _affinity(" 0-71  0  4")
+    (('0-23,48-71', 1, None), ('0-71', 0, 4))
+    >>> _affinity(" \\t0-71\\t0\\t\\tN/A"), _affinity("\\t\\t\\t\\tN/A")
+    (('0-71', 0, None), (None, None, None))
+    >>> _affinity(" 0-55,112-167    0N/A"), _affinity(" 0-47,96-1430N/A")
+    (('0-55,112-167', 0, None), (None, None, None))
     """
     if "\t" in tail:
-        parts = [part.strip() for part in tail.removeprefix("\t").split("\t")]
-        return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None
-    parts = tail.split()
-    if len(parts) == 2:
-        fused = re.fullmatch(r"(\d+)N/A", parts[1])
+        parts = [part.strip() for part in tail.lstrip(" ").removeprefix("\t").split("\t")]
+        filled = [*parts[:2], *(part for part in parts[2:] if part)]
+    else:
+        filled = tail.split()
+        fused = re.fullmatch(r"(\d+)N/A", filled[1]) if len(filled) == 2 else None
         if fused:
-            return int(fused[1])
-        return int(parts[1]) if parts[1].isdigit() and re.fullmatch(r"[\d,-]+", parts[0]) else None
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
+            filled = [filled[0], fused[1], "N/A"]
+    if len(filled) > 3 or len(filled) < 2:
+        return None, None, None
+    cpus = filled[0] if re.fullmatch(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*", filled[0]) else None
+    if len(filled) == 2 and cpus is None:
+        return None, None, None
+    memory_node = int(filled[2]) if len(filled) == 3 and filled[2].isdigit() else None
+    return cpus, int(filled[1]) if filled[1].isdigit() else None, memory_node
 
 
 def _fill_missing_rows(table: Table, source: str) -> None:

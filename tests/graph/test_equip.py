@@ -6,6 +6,7 @@ from planner import api
 from planner.core.topology import LinkKind, Topology
 from planner.documents.hardware import load_link_rates
 from planner.graph.equip import equip
+from support import read_capture
 
 
 def equipped(reference: str) -> Topology:
@@ -43,10 +44,9 @@ def test_every_default_is_an_assumption_that_stays_visible() -> None:
 
 def test_geforce_has_no_peer_to_peer_and_data_centre_cards_may() -> None:
     capture = "\tGPU0\tGPU1\tCPU Affinity\nGPU0\t X \tPHB\t0-7\nGPU1\tPHB\t X \t0-7\n"
-    from planner.readers.nvidia_smi import read_capture
 
     for name, expected in (("RTX-4090", "disabled"), ("L40S", "unknown")):
-        topology = read_capture(capture, "paste", name="paste", hardware=name)
+        topology = read_capture(f"GPU 0,1: {name}\n{capture}")
         ready = equip(topology, {name: api.load_gpu(name)}, load_link_rates())
         assert ready.hosts[0].peer_to_peer == expected
 

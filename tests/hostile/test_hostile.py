@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from planner import api
 from planner.core.workload import Workload
 from planner.errors import BadInput, PlannerError
-from support import Planner
+from support import Planner, read_capture
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -128,10 +128,9 @@ def test_a_model_of_absurd_size_is_answered_soon(tmp_path: Path) -> None:
 
 @given(st.text(max_size=300))
 def test_any_text_is_a_topology_or_an_explained_refusal(text: str) -> None:
-    from planner.readers.nvidia_smi import read_capture
 
     try:
-        read_capture(text, "<fuzz>", name="fuzz").check()
+        read_capture(text).check()
     except PlannerError as error:
         assert error.problem
 
