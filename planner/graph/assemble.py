@@ -12,7 +12,7 @@ from planner.core.hardware import GpuSpec
 from planner.core.topology import Device, DeviceKind, Host, Link, LinkKind, Origin, OriginKind, Topology
 from planner.core.unknown import Unknown
 from planner.graph.build import HostBuilder
-from planner.graph.distances import Leaf, distances_of, leaves_of
+from planner.graph.distances import Hidden, Leaf, distances_of, leaves_of
 from planner.graph.paths import PathKind, Paths, link_class
 from planner.graph.peer_links import peers_of
 from planner.graph.ultrametric import Cluster, cluster
@@ -176,20 +176,30 @@ def _seen(link: Link, hop: PcieHop) -> Link:
     )
 
 
-def _hidden(hidden: Sequence[tuple[str, str]], capture: Capture) -> Finding:
-    some = ", ".join(f"{a}-{b}" for a, b in hidden[:3]) + (" …" if len(hidden) > 3 else "")
-    devices = tuple(dict.fromkeys(f"gpu{name.removeprefix('GPU')}" for pair in hidden for name in pair))
+_TAKEN_AS = {
+    PathKind.PIX: "one switch",
+    PathKind.PXB: "different switches under one host bridge",
+    PathKind.PHB: "one host bridge",
+    PathKind.NODE: "different host bridges of one socket",
+    PathKind.SYS: "different sockets",
+}
+
+
+def _hidden(hidden: Sequence[Hidden], capture: Capture) -> Finding:
+    some = ", ".join(f"{a}-{b}" for a, b, _ in hidden[:3]) + (" …" if len(hidden) > 3 else "")
+    devices = tuple(dict.fromkeys(f"gpu{name.removeprefix('GPU')}" for pair in hidden for name in pair[:2]))
+    taken = " and ".join(dict.fromkeys(_TAKEN_AS[kind] for *_, kind in hidden))
     if capture.matrix is None:
         return Finding(
             "pcie-unknown",
             f"nothing tells where on PCIe {len(hidden)} pairs of GPUs meet ({some})",
-            "taken as different host bridges of one socket; add the text of 'nvidia-smi topo -m'",
+            f"taken as {taken}; add the text of 'nvidia-smi topo -m'",
             devices=devices,
         )
     return Finding(
         "pcie-class-hidden",
-        f"NVLink hides the PCIe class of {len(hidden)} pairs ({some}); no NIC or affinity tells it",
-        "taken as different host bridges of one socket; it matters only for traffic that leaves NVLink; "
+        f"NVLink hides the PCIe class of {len(hidden)} pairs ({some}); no NIC or affinity settles it",
+        f"taken as {taken}, the farthest the rest allows; it matters only for traffic that leaves NVLink; "
         "'nvidia-smi topo -mp' tells it",
         severity="notice",
         devices=devices,

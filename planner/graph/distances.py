@@ -10,6 +10,9 @@ from planner.core.finding import Finding
 from planner.graph.paths import PathKind
 from planner.graph.ultrametric import Distance, complete
 
+Hidden = tuple[str, str, PathKind]
+"""Two GPUs whose PCIe class nothing settles, and what it is taken as."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -45,12 +48,11 @@ def _asked(capture: Capture) -> set[int]:
     return links | {end for statuses in capture.peers.values() for pair in statuses for end in pair}
 
 
-def distances_of(
-    capture: Capture, leaves: Sequence[Leaf], findings: list[Finding]
-) -> tuple[list[list[Distance]], list[tuple[str, str]]]:
-    """PCIe classes of all pairs of leaves, completed by the ultrametric; and the pairs of GPUs that nothing tells.
+def distances_of(capture: Capture, leaves: Sequence[Leaf], findings: list[Finding]) -> tuple[list[list[Distance]], list[Hidden]]:
+    """PCIe classes of all pairs of leaves, completed by the ultrametric; and the pairs of GPUs that nothing settles.
 
-    Those are taken as NODE: in one socket, under different host bridges.
+    Those are taken as the farthest that the others allow: two that meet a third at PXB are PXB or nearer. Where nothing
+    bounds them, NODE: in one socket, under different host bridges.
     """
     matrix = capture.matrix or Matrix((), {})
     distances: list[list[Distance]] = [[None] * len(leaves) for _ in leaves]
@@ -74,12 +76,22 @@ def distances_of(
         )
     completed = complete(distances)
     hidden = []
-    for i, j in _pairs(len(leaves)):
-        if completed[i][j] is None:
-            completed[i][j] = completed[j][i] = PathKind.NODE
-            if leaves[i].name.startswith("GPU") and leaves[j].name.startswith("GPU"):
-                hidden.append((leaves[i].name, leaves[j].name))
+    farthest = [(i, j, _bound(completed, i, j)) for i, j in _pairs(len(leaves)) if completed[i][j] is None]
+    for i, j, kind in farthest:
+        completed[i][j] = completed[j][i] = kind
+        if leaves[i].name.startswith("GPU") and leaves[j].name.startswith("GPU"):
+            hidden.append((leaves[i].name, leaves[j].name, kind))
     return completed, hidden
+
+
+def _bound(distances: Sequence[Sequence[Distance]], i: int, j: int) -> PathKind:
+    """How far apart two devices can be at most: no farther than the nearest third one is from the farther of them."""
+    through = (
+        max(left, right)
+        for k in range(len(distances))
+        if k not in (i, j) and (left := distances[i][k]) is not None and (right := distances[k][j]) is not None
+    )
+    return min(through, default=PathKind.NODE)
 
 
 def _cell(matrix: Matrix, a: str, b: str, uneven: list[str]) -> Distance:

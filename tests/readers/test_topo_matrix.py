@@ -138,7 +138,7 @@ def test_one_missing_row_is_taken_from_the_others_and_said() -> None:
         ("GPU0 GPU0 CPU Affinity\nGPU0 X PIX\n", "line 1", "names a device twice"),
         ("GPU0 GPU1 CPU Affinity\nGPU0 PIX X\nGPU1 X PIX\n", "line 2", "X in its own column"),
         ("| npu-smi 23.0 |\n NPU0 HCCS", "line 1", "npu-smi"),
-        ('<?xml version="1.0"?>\n<system version="1">', "line 1", "XML"),
+        ('<?xml version="1.0"?>\n<system version="1">', "line 2", "XML"),
         ("P2P Connectivity Matrix\n     D\\D     0     1\n", "line 1", "bandwidth measurement"),
         ("GPU topology: Could not collect\n", "line 1", "Could not collect"),
     ],
