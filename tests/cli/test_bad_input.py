@@ -11,15 +11,12 @@ import pytest
 from support import Planner, Run
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-ROCM = """\
-============================ ROCm System Management Interface ============================
-=============================== Link Type between two GPUs ===============================
-       GPU0         GPU1         GPU2         GPU3
-GPU0   0            XGMI         XGMI         XGMI
-GPU1   XGMI         0            XGMI         XGMI
-GPU2   XGMI         XGMI         0            XGMI
-GPU3   XGMI         XGMI         XGMI         0
-================================== End of ROCm SMI Log ===================================
+NPU = """\
++------------------------------------------------------------------------------------------+
+| npu-smi 23.0.rc2                 Version: 23.0.rc2                                        |
++---------------------------+---------------+----------------------------------------------+
+| NPU   Name                | Health        | Power(W)    Temp(C)    Hugepages-Usage(page) |
+| 0     910B3               | OK            | 95.6        41         0    / 0              |
 """
 
 
@@ -44,13 +41,13 @@ def noise(size: int) -> bytes:
         (b"  \n\n\t", ("is empty",)),
         (PNG, ("PNG picture", "hint")),
         (b"\xff\xd8\xff\xe0JFIF", ("JPEG picture",)),
-        (ROCM.encode(), ("rocm-smi",)),
+        (NPU.encode(), ("npu-smi", "hint")),
         (noise(100_000), ("text",)),
         (b"hello there\nhow are you\n", ("hint",)),
         (b"x" * 5_000_000, ("larger than",)),
         (b"\x00" * 1000, ("binary",)),
     ],
-    ids=["empty", "blank", "png", "jpeg", "rocm-smi", "noise", "prose", "five megabytes", "zeros"],
+    ids=["empty", "blank", "png", "jpeg", "npu-smi", "noise", "prose", "five megabytes", "zeros"],
 )
 @pytest.mark.parametrize("how", ["probe", "probe -", "recommend"])
 def test_what_is_no_topology(planner: Planner, tmp_path: Path, content: bytes, words: tuple[str, ...], how: str) -> None:
