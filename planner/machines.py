@@ -110,10 +110,13 @@ def _joined(references: Sequence[str]) -> Topology:
 
 
 def _captured(texts: Sequence[tuple[str, str]]) -> Topology:
-    from planner.readers import read_all
+    from planner.readers import clean, read_all
+    from planner.readers.refusals import refuse
 
     captures = [capture for text, source in texts for capture in read_all(text, source)]
-    source = texts[0][1]
+    text, source = texts[0]
+    if not any(capture.gpus or capture.matrix or capture.peers for capture in captures):
+        raise refuse(clean(text), source)
     return _built(captures, "capture" if source == "<stdin>" else Path(source).stem, "capture")
 
 

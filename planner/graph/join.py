@@ -120,10 +120,11 @@ def _renumbered(one: Capture, other: Capture) -> Capture:
             index = uuids.get(sight.facts.uuid)
         if index is not None:
             change[sight.index] = index
+    untouched = {sight.index for sight in other.gpus} - set(change)
     if all(old == new for old, new in change.items()):
         return other
-    if len(set(change.values())) < len(change) or set(change.values()) != set(change):
-        return other  # partly renumbered: the contradiction is found, and said, where the GPUs are compared
+    if len(set(change.values())) < len(change) or untouched & set(change.values()):
+        return other  # two GPUs would be one: the contradiction is found, and said, where the GPUs are compared
     return replace(
         other,
         gpus=tuple(replace(sight, index=change.get(sight.index, sight.index)) for sight in other.gpus),

@@ -19,7 +19,6 @@ _BROADCOM_GEN5 = 0x1000C03010000000
 _SUBSYSTEM = 0xFFF
 """The bits of a switch's id that NCCL passes over."""
 
-_BUS_ID = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
 _SPEED = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) *GT/s")
 _GENERATIONS = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6, 128.0: 7}
 _WIDTHS = frozenset({1, 2, 4, 8, 12, 16, 32})
@@ -35,12 +34,7 @@ class Place:
     @property
     def bus_id(self) -> str | None:
         """Its PCI bus id, normalised."""
-        return bus_id(self.element.text("busid"))
-
-
-def bus_id(text: str) -> str | None:
-    """A PCI bus id as everybody here writes it, ``None`` where the text is none."""
-    return normal_bus_id(text) if _BUS_ID.fullmatch(text) else None
+        return normal_bus_id(self.element.text("busid"))
 
 
 def places(cpu: Element) -> Iterator[Place]:
@@ -95,7 +89,7 @@ def _on_card(pci: Element) -> bool:
 
 def _bus(pci: Element) -> int:
     """The bus number in a PCI bus id, far below zero where there is none."""
-    normal = bus_id(pci.text("busid"))
+    normal = normal_bus_id(pci.text("busid"))
     return -1000 if normal is None else int(normal.split(":")[1], 16)
 
 
@@ -118,7 +112,7 @@ def _hop(pci: Element) -> PcieHop:
     width = pci.number("link_width")
     lanes = width if width in _WIDTHS else None
     return PcieHop(
-        bus_id=bus_id(pci.text("busid")) or f"line {pci.line}",
+        bus_id=normal_bus_id(pci.text("busid")) or f"line {pci.line}",
         generation=generation,
         width=lanes,
         possible_generation=generation,

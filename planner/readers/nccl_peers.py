@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from planner.core.bus_id import normal_bus_id
 from planner.core.capture import PeerLinkSight
 from planner.core.finding import Finding
 from planner.core.topology import LinkKind
-from planner.readers.nccl_pcie import bus_id
 from planner.readers.nccl_tree import Element
 
 MAX_LINKS = 1000
@@ -58,7 +58,7 @@ def _sort(links: _Links, index: int, kind: LinkKind, element: Element, buses: Ma
     if not 0 < count <= MAX_LINKS:
         return
     far = element.text("tclass")
-    peer = buses.get(bus_id(element.text("target")) or "")
+    peer = buses.get(normal_bus_id(element.text("target")) or "")
     if far.startswith(_CPU):
         links.to_cpu[index] += count
     elif far.startswith(_SWITCH) and peer is None:

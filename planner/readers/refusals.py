@@ -22,6 +22,21 @@ _REFUSALS = (
         "a bandwidth measurement",
         f"{HOW_TO_CAPTURE}; a measurement corrects a topology, it is not one",
     ),
+    Refusal(
+        re.compile(r"\bLinks? [0-9-]{1,7}: (?:(?:Replay|Recovery|CRC) Errors|No errors)"),
+        "the output of nvidia-smi nvlink -e (error counters)",
+        f"{HOW_TO_CAPTURE}, or that of 'nvidia-smi nvlink -s'",
+    ),
+    Refusal(
+        re.compile(r"\bLink [0-9]{1,3}: (?:[0-9.]{1,12} GB/s|<inactive>|Remote Device )"),
+        "the output of nvidia-smi nvlink without its lines 'GPU 0: …'",
+        f"{HOW_TO_CAPTURE}, or all of what 'nvidia-smi nvlink -s' prints",
+    ),
+    Refusal(
+        re.compile(r"Unable to determine the device handle for GPU"),
+        "the message of a driver that does not reach a GPU",
+        "look for 'Xid' in the kernel's log, bring the GPU back, then run 'nvidia-smi topo -m'",
+    ),
     Refusal(re.compile(r"^\s*<\?xml|^\s*<[a-z]+\b", re.MULTILINE), "XML, but no NCCL topology with a GPU in it"),
     Refusal(re.compile(r"Could not collect"), "a report that says 'Could not collect'"),
 )

@@ -239,11 +239,11 @@ def _read_row(table: Table, name: str, lines: list[str], number: int, position: 
 
 
 def _affinity(tail: str) -> tuple[str | None, int | None, int | None]:
-    """CPU list, NUMA node and the GPU's own NUMA node (Grace) in what follows a GPU's cells; ``None`` where it is not plain.
+    r"""CPU list, NUMA node and the GPU's own NUMA node (Grace) in what follows a GPU's cells; ``None`` where it is not plain.
 
     >>> _affinity("  0-23,48-71   1   N/A"), _affinity(" 0-71  0  4")
     (('0-23,48-71', 1, None), ('0-71', 0, 4))
-    >>> _affinity(" \\t0-71\\t0\\t\\tN/A"), _affinity("\\t\\t\\t\\tN/A")
+    >>> _affinity(" \t0-71\t0\t\tN/A"), _affinity("\t\t\t\tN/A")
     (('0-71', 0, None), (None, None, None))
     >>> _affinity(" 0-55,112-167    0N/A"), _affinity(" 0-47,96-1430N/A")
     (('0-55,112-167', 0, None), (None, None, None))
