@@ -50,9 +50,15 @@ def probe(sources: Sequence[str] = (), *, gpu: str | None = None) -> Topology:
 
 def _this_host() -> list[Capture]:
     """What the driver and the system say: the matrix of ``nvidia-smi``, then NVML and the file system."""
-    from planner.readers import nvidia_smi
+    from planner.readers import live, nvidia_smi
 
-    return [nvidia_smi.matrix()]
+    told = live.capture()
+    try:
+        return [nvidia_smi.matrix(), told]
+    except Unavailable:
+        if told.gpus:
+            return [told]
+        raise
 
 
 def find_topology(reference: str | None, *, gpu: str | None = None) -> Topology:
@@ -85,11 +91,13 @@ def load_topology(*references: str, gpu: str | None = None) -> Topology:
         return _finished(_joined(references), gpu)
     reference = references[0]
     if reference == STDIN or Path(reference).exists():
-        text, source = _read(reference)
-        topology = _from_yaml(text, source) if _is_document(text, source) else _captured([(text, source)])
-    else:
-        topology = _by_name(reference)
-    return _finished(topology, gpu)
+        return topology_of_text(*_read(reference), gpu=gpu)
+    return _finished(_by_name(reference), gpu)
+
+
+def topology_of_text(text: str, source: str, *, gpu: str | None = None) -> Topology:
+    """A topology document, or captures of one host in one text. ``source`` is what messages call it."""
+    return _finished(_from_yaml(text, source) if _is_document(text, source) else _captured([(text, source)]), gpu)
 
 
 def _joined(references: Sequence[str]) -> Topology:

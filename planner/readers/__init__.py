@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 
 from planner.core.capture import Capture
+from planner.errors import BadInput
 
-MAX_CHARACTERS = 16 * 2**20
+MAX_CHARACTERS = 2_000_000
 HOW_TO_CAPTURE = "run 'nvidia-smi topo -m' on the GPU host and pass its text"
-_ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;?]*[A-Za-z]")
+_ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;?]{0,16}[A-Za-z]|\[[0-9]{1,3}(?:;[0-9]{1,3}){0,4}m")
+"""Terminal colours; browsers drop the escape character and keep the rest (``[4mGPU0``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def read_all(text: str, source: str) -> list[Capture]:
 
     Raises ``BadInput`` with the line where none does, saying by its name what was pasted instead.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise BadInput(f"longer than {MAX_CHARACTERS // 1_000_000} million characters", path=source, hint="pass only the capture")
     text = clean(text)
     found = [reader.read(text, source) for reader in readers() if reader.recognises(text)]
     if found:

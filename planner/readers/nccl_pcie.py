@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from planner.core.bus_id import normal_bus_id
 from planner.core.capture import PcieHop
+from planner.core.pcie import pcie_generation
 from planner.readers.nccl_tree import Element
 
 BRIDGE = "0x0604"
@@ -19,8 +19,6 @@ _BROADCOM_GEN5 = 0x1000C03010000000
 _SUBSYSTEM = 0xFFF
 """The bits of a switch's id that NCCL passes over."""
 
-_SPEED = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) *GT/s")
-_GENERATIONS = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6, 128.0: 7}
 _WIDTHS = frozenset({1, 2, 4, 8, 12, 16, 32})
 
 
@@ -107,8 +105,7 @@ def _broadcom(pci: Element, level: int) -> int:
 
 def _hop(pci: Element) -> PcieHop:
     """The link above a PCI device. NCCL writes the lower of what both ends can do, nothing where ``/sys`` is silent."""
-    speed = _SPEED.match(pci.text("link_speed"))
-    generation = _GENERATIONS.get(float(speed[1])) if speed else None
+    generation = pcie_generation(pci.text("link_speed"))
     width = pci.number("link_width")
     lanes = width if width in _WIDTHS else None
     return PcieHop(

@@ -22,11 +22,11 @@ MAX_DEVICES = 256
 MAX_HEADERS = 16
 
 _CELL = re.compile(r"NV\d{1,2}(?=[\sA-Z]|$)|NV(?:1[0-8]|[1-9])|NODE|PIX|PXB|PHB|SYS|SOC|X")
-_KNOWN_DEVICE = re.compile(r"GPU\d+|NIC\d+|mlx\d+_(?:bond_?)?\d+")
-_DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b)[A-Za-z][A-Za-z0-9_]*(?=\s|$)")
+_KNOWN_DEVICE = re.compile(r"GPU\d{1,4}|NIC\d{1,4}|mlx\d+_(?:bond_?)?\d+")
+_DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b|GPU)[A-Za-z][A-Za-z0-9_]*(?=\s|$)")
 _A_ROW = re.compile(r"(?<![\w.])GPU\d+\s+(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC)\b")
 _PEER_STATUS = re.compile(r"\b(?:OK|CNS|GNS|TNS|NS|DR)\b")
-_FIRST_GPU = re.compile(r"(?<![\w.])GPU\d+")
+_FIRST_GPU = re.compile(r"(?<![\w.])GPU\d{1,4}(?!\d)")
 _LEGEND = re.compile(r"^\W*(NIC\d+)\s*:\s*(\S+)\s*$")
 _MODEL = re.compile(r"(?:^|: *)\W*GPU (\d+(?:,\d+)*): ?(.+?)(?:\s+\(UUID.*)?\s*$")
 
@@ -102,7 +102,7 @@ def parse_table(text: str, source: str) -> Table:
     table = next((table for table in tables if table.lines), None) or Table(headers[0][1])
     after = next((end for (_, names), end in blocks if names is table.names), len(lines))
     for number, line in enumerate(lines[after:], after):
-        if _A_ROW.search(line):
+        if _A_ROW.search(line) and not _PEER_STATUS.search(line):
             table.findings.append(_several(number))
             break
     for line in lines:

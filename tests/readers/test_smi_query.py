@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dialects import spoilt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dialects import spoilt
 from planner.core.capture import Capture, GpuSight
 from planner.core.unknown import NOT_STATED, Unknown
 from planner.errors import BadInput, PlannerError

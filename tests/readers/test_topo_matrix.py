@@ -35,6 +35,7 @@ DIALECTS = {
     "tabs": "\n".join("\t".join(line.split()) if line.startswith("GPU") else line for line in BRIDGED.splitlines()),
     "crlf": BRIDGED.replace("\n", "\r\n"),
     "underlined header": BRIDGED.replace("        GPU0", "\x1b[4m\tGPU0").replace("GPU NUMA ID\n", "GPU NUMA ID\x1b[0m\n"),
+    "underlined, escape lost": BRIDGED.replace("        GPU0", "[4m\tGPU0").replace("GPU NUMA ID\n", "GPU NUMA ID[0m\n"),
     "quoted": "\n".join(f"> {line}" for line in BRIDGED.splitlines()),
     "log prefix": "\n".join(f"2026-03-04 10:26:11,402 INFO worker.py:88 {line}" for line in BRIDGED.splitlines()),
     "collapsed": "\n".join(" ".join(line.split()) for line in BRIDGED.splitlines()),

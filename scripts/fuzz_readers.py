@@ -1,0 +1,129 @@
+"""Fuzz the readers of captures: whatever comes in, a checked graph or an explained refusal comes out, in time.
+
+    python scripts/fuzz_readers.py --seconds 600 --seeds FOLDER... [--engine atheris]
+
+Without ``--engine`` lines and cells of the seeds are cut, doubled, swapped and spoilt at random, the same way for the same
+``--random-seed``. With ``--engine atheris`` (to be installed beside the project) libFuzzer's coverage guides the mutation.
+Prints how many inputs were tried, how many gave a graph, the slowest and the peak of memory; ends with 1 on the first input
+that raises anything but ``PlannerError``, or takes longer than a second of processor time, and writes it to ``--keep``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.documents.topology import dump_topology, parse_topology
+from planner.errors import PlannerError
+from planner.graph.assemble import assemble
+from planner.graph.join import join
+from planner.readers import read_all
+
+MOST_SECONDS = 1.0
+MOST_BYTES = 2_000_000
+
+
+@dataclass
+class Tally:
+    """What came of the inputs so far."""
+
+    tried: int = 0
+    graphs: int = 0
+    slowest: float = 0.0
+
+    def __str__(self) -> str:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return f"{self.tried} inputs, {self.graphs} graphs, slowest {self.slowest:.3f} s, peak {peak:.0f} MB"
+
+
+def check(data: bytes, tally: Tally) -> None:
+    """The property: a checked graph that survives YAML, or a ``PlannerError``, within a second of processor time."""
+    start = time.process_time()
+    tally.tried += 1
+    try:
+        topology = assemble(join(read_all(data.decode("utf-8", "replace"), "fuzz")), "fuzz", "capture", lambda _: None)
+        topology.check()
+    except PlannerError:
+        pass
+    else:
+        tally.graphs += 1
+        if tally.graphs % 50 == 1:
+            assert parse_topology(dump_topology(topology), "fuzz") == topology, "not the same after YAML"
+    took = time.process_time() - start
+    tally.slowest = max(tally.slowest, took)
+    assert took <= MOST_SECONDS, f"took {took:.2f} s"
+
+
+def mutated(seed: bytes, seeds: Sequence[bytes], chance: random.Random) -> bytes:
+    """``seed`` with some of its lines and bytes spoilt."""
+    lines = seed.split(b"\n")
+    for _ in range(chance.randint(1, 6)):
+        place = chance.randrange(len(lines))
+        act = chance.randrange(8)
+        if act == 0:
+            del lines[place]
+        elif act == 1:
+            lines.insert(place, lines[chance.randrange(len(lines))])
+        elif act == 2:
+            lines[place] = lines[place][: chance.randint(0, len(lines[place]))]
+        elif act == 3:
+            other = chance.choice(seeds).split(b"\n")
+            lines[place:place] = other[chance.randrange(len(other)) :][: chance.randint(1, 20)]
+        elif act == 4:
+            words = lines[place].split()
+            chance.shuffle(words)
+            lines[place] = b"\t".join(words)
+        elif act == 5:
+            lines[place] = (lines[place] * chance.choice((2, 10, 1000)))[:MOST_BYTES] if len(lines[place]) < 4000 else b""
+        else:
+            line = bytearray(lines[place] or b" ")
+            line[chance.randrange(len(line))] = chance.choice((chance.randrange(256), *b'0123456789-,:<>"= X\t'))
+            lines[place] = bytes(line)
+        lines = lines or [b""]
+    return b"\n".join(lines)[:MOST_BYTES]
+
+
+def main() -> int:
+    """Run; the exit code is 0 where the property held."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seeds", type=Path, nargs="+", required=True, help="files or folders of captures")
+    parser.add_argument("--engine", choices=["random", "atheris"], default="random")
+    parser.add_argument("--random-seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, default=Path("fuzz-failure.txt"))
+    options = parser.parse_args()
+    paths = [path for seed in options.seeds for path in (sorted(seed.iterdir()) if seed.is_dir() else [seed])]
+    seeds = [path.read_bytes() for path in paths if path.is_file()]
+    tally = Tally()
+    if options.engine == "atheris":
+        import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore] # not a dependency
+
+        def one(data: bytes) -> None:
+            check(data, tally)
+
+        atheris.instrument_all()
+        atheris.Setup([sys.argv[0], f"-max_total_time={int(options.seconds)}", "-max_len=20000", *map(str, options.seeds)], one)
+        atheris.Fuzz()
+        return 0
+    chance = random.Random(options.random_seed)  # noqa: S311 - repeatable, no secret
+    end = time.monotonic() + options.seconds
+    while time.monotonic() < end:
+        data = mutated(chance.choice(seeds), seeds, chance)
+        try:
+            check(data, tally)
+        except Exception:
+            options.keep.write_bytes(data)
+            sys.stderr.write(f"failed on {options.keep}; {tally}\n")
+            raise
+    sys.stdout.write(f"{tally}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
