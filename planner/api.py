@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from planner.errors import BadInput, PlannerError, Unavailable, unknown_name
 from planner.machines import (
+    STDIN,
     find_topology,
     load_gpu,
     load_topology,
     probe,
     refuse_strange,
     save_topology,
+    topology_aliases,
     topology_names,
 )
 
@@ -24,12 +27,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from planner.core.engine import Engine, LaunchSpec
+    from planner.core.finding import Finding
     from planner.core.hardware import GpuSpec
     from planner.core.model import ModelSpec
     from planner.core.plan import Infeasible, Parallelism, Plan
     from planner.core.quantization import WeightFormat
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
+    from planner.graph.difference import Change
     from planner.search.fit import Remedy
     from planner.search.rank import Ranked, Search
     from planner.search.recommendation import Recommendation
@@ -124,7 +129,7 @@ def _prepare(
     equipped, specs = _equipped(topology)
     model = _in_half(model, specs.values())
     pricer = Pricer(equipped, specs, model, workload, chosen.traits, load_calibration())
-    return chosen, Search(pricer, objective), equipped, _warnings(equipped, specs, model)
+    return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
 
 
 def _equipped(topology: Topology) -> tuple[Topology, dict[str, GpuSpec]]:
@@ -144,11 +149,64 @@ def _equipped(topology: Topology) -> tuple[Topology, dict[str, GpuSpec]]:
 
 
 def equipped_for_display(topology: Topology) -> Topology:
-    """The topology with bandwidths where every GPU is named and known; as it is otherwise."""
+    """The topology with all findings, and with bandwidths where every GPU is named and known."""
+    shown = replace(topology, findings=diagnose(topology))
     try:
-        return _equipped(topology)[0]
+        return _equipped(shown)[0]
     except BadInput:
-        return topology
+        return shown
+
+
+def diagnose(topology: Topology) -> tuple[Finding, ...]:
+    """What the reader of a topology found, then what its graph and facts show: see :mod:`planner.graph.diagnosis`."""
+    from planner.documents.hardware import load_link_rates
+    from planner.graph.diagnosis import diagnose as conclude
+
+    specs = {}
+    for name in topology.hardware:
+        with contextlib.suppress(BadInput):  # a name that nobody knows has no data sheet
+            specs[name] = load_gpu(name)
+    return (*dict.fromkeys(topology.findings), *conclude(topology, specs, load_link_rates()))
+
+
+def compare(before: Topology, after: Topology) -> tuple[Change, ...]:
+    """What changed between two topologies of one machine: see :func:`planner.graph.difference.difference`."""
+    from planner.graph.difference import difference
+
+    return difference(before, after)
+
+
+def topology_yaml(topology: Topology) -> str:
+    """The topology as the text of its document."""
+    from planner.documents.topology import dump_topology
+
+    return dump_topology(topology)
+
+
+def topology_matrix(topology: Topology) -> str:
+    """The topology as ``nvidia-smi topo -m`` prints it; of several hosts one after the other, each under its name.
+
+    Raises ``BadInput`` where that program has no word for what is there.
+    """
+    from planner.graph.matrix_text import matrix_text
+
+    if len(topology.hosts) == 1:
+        return matrix_text(topology)
+    return "\n".join(f"# {host.name}\n{matrix_text(topology, host.name)}" for host in topology.hosts)
+
+
+def save_text(text: str, path: Path, *, force: bool = False) -> None:
+    """Write a text, atomically; nothing is overwritten without ``force``. Raises ``BadInput`` or ``Unavailable``."""
+    from planner.documents.files import write_atomically
+
+    write_atomically(path, text, force=force)
+
+
+def refuse_absent(reference: str) -> None:
+    """Raise ``BadInput`` where a reference to a topology is neither a file, nor a name, nor a short spec."""
+    refuse_strange(reference)
+    if reference != STDIN and not Path(reference).is_file():
+        load_topology(reference)
 
 
 def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:
@@ -162,7 +220,7 @@ def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:
 
 
 def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec) -> tuple[str, ...]:
-    warnings = [f"{finding.code}: {finding.message}" for finding in topology.findings]
+    warnings = [f"{finding.code}: {finding.message}" for finding in diagnose(topology) if finding.severity == "problem"]
     if len(specs) > 1:
         warnings.append(f"mixed GPUs ({', '.join(specs)}): every rank is sized and timed as the weakest GPU of its plan")
     other = sorted({spec.vendor for spec in specs.values() if spec.vendor != "NVIDIA"})
@@ -267,6 +325,8 @@ def _weight_format(name: str) -> WeightFormat:
 __all__ = [
     "PlannerError",
     "Unavailable",
+    "compare",
+    "diagnose",
     "emit",
     "equipped_for_display",
     "estimate",
@@ -276,8 +336,12 @@ __all__ = [
     "load_topology",
     "probe",
     "recommend",
+    "refuse_absent",
+    "save_text",
     "save_topology",
     "smallest_that_fits",
     "topology_aliases",
+    "topology_matrix",
     "topology_names",
+    "topology_yaml",
 ]

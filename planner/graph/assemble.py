@@ -13,6 +13,7 @@ from planner.core.topology import Device, DeviceKind, Host, Link, LinkKind, Orig
 from planner.core.unknown import Unknown
 from planner.graph.build import HostBuilder
 from planner.graph.distances import Hidden, Leaf, distances_of, leaves_of
+from planner.graph.network import identifier
 from planner.graph.paths import PathKind, Paths, link_class
 from planner.graph.peer_links import peers_of
 from planner.graph.ultrametric import Cluster, cluster
@@ -31,7 +32,7 @@ def assemble(capture: Capture, name: str, kind: OriginKind, look_up: LookUp) -> 
     findings = list(capture.findings)
     assumptions = list(capture.assumptions)
     distances, hidden = distances_of(capture, leaves, findings)
-    host = "localhost" if capture.hostname is None else capture.hostname
+    host = identifier(capture.hostname or "localhost")
     devices = _devices(leaves, host)
     grace = {place for place, leaf in enumerate(leaves) if isinstance(leaf.sight, GpuSight) and leaf.sight.c2c}
     builder = HostBuilder(devices, host)

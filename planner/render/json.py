@@ -12,6 +12,7 @@ from planner.core.plan import Infeasible, Parallelism
 from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import class_matrix
+from planner.render import findings
 from planner.search.recommendation import Recommendation, Recommended
 
 SCHEMA_VERSION = 1
@@ -35,7 +36,8 @@ def probe(topology: Topology) -> dict[str, Any]:
             {"id": nic.id, "host": host.name, "label": nic.label} for host in topology.hosts for nic in topology.nics(host.name)
         ],
         "matrix": class_matrix(topology),
-        "findings": [{"code": finding.code, "message": finding.message, "hint": finding.hint} for finding in topology.findings],
+        # "hint" is what "remedy" was called at first
+        "findings": [{**findings.document(finding), "hint": finding.hint} for finding in topology.findings],
     }
 
 
