@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.doctor import doctor
 from planner.cli.estimate import estimate
 from planner.cli.probe import probe
 from planner.cli.recommend import recommend
+from planner.cli.topology import topology_app
 
 app = typer.Typer(
     help="Plan LLM inference by the wires: read a machine's topology, place every rank, write the launch command.",
@@ -18,8 +20,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(probe)
+app.command()(doctor)
 app.command()(recommend)
 app.command()(estimate)
+app.add_typer(topology_app, name="topology")
 
 
 def _version(asked: bool) -> None:

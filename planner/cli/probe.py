@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from planner.cli.cluster_options import NetworkSpec, Output, Strict
+from planner.cli.deliver import STDOUT, deliver, refuse_missing
 from planner.cli.guard import guarded
 from planner.cli.options import Format, FormatOption, Gpu
+from planner.errors import BadInput
+
+if TYPE_CHECKING:
+    from planner.core.topology import Topology
+
+MOST_SECONDS = 3600.0
 
 
 @guarded
@@ -24,30 +31,56 @@ def probe(
         ),
     ] = None,
     gpu: Gpu = None,
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="Also write the topology to this YAML file.", show_default=False),
+    hostfile: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--hostfile",
+            metavar="FILE",
+            help="Ask every host of this file over ssh: one a line, as for mpirun.",
+            show_default=False,
+        ),
     ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Ask every node of the Ray cluster that runs here.")] = False,
+    network: NetworkSpec = None,
+    timeout: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--timeout", min=0.1, max=MOST_SECONDS, help="Seconds a node has to answer; 60 if not said.", show_default=False
+        ),
+    ] = None,
+    output: Output = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
+    strict: Strict = False,
     form: FormatOption = Format.table,
 ) -> None:
     """Read a machine's links and draw them.
 
-    Reads what 'nvidia-smi topo -m' printed, or runs it where there is one.
+    Reads what 'nvidia-smi topo -m' printed, or runs it where there is one. With --hostfile or --ray: many machines, and
+    the cluster that they make.
     """
-    from planner import api
+    several = [option for option, asked in (("FILE", files), ("--hostfile", hostfile), ("--ray", ray)) if asked]
+    if len(several) > 1:
+        raise BadInput(f"{' and '.join(several)} together: one is enough", path="probe")
+    if not (hostfile or ray):
+        if network is not None or timeout is not None:
+            raise BadInput(
+                "is for --hostfile and --ray",
+                path="--network" if network is not None else "--timeout",
+                hint="hosts that are probed already are joined by 'planner topology merge'",
+            )
+        from planner import api
 
-    topology = api.probe(files or (), gpu=gpu)
-    if output is not None:
-        api.save_topology(topology, output, force=force)
-    shown = api.equipped_for_display(topology)
-    if form is Format.json:
-        from planner.render import json
-
-        sys.stdout.write(json.write(json.probe(shown)))
+        topology = api.probe(files or (), gpu=gpu)
     else:
-        from planner.render import table
+        name = Path(output).stem if output and output != STDOUT else "cluster"
+        topology = _cluster(hostfile, network, timeout, name, gpu)
+    deliver(topology, output, force=force, form=form)
+    refuse_missing(topology, strict=strict)
 
-        table.probe(shown)
-    if output is not None:
-        sys.stderr.write(f"wrote {output}\n")
+
+def _cluster(hostfile: str | None, network: str | None, timeout: float | None, name: str, gpu: str | None) -> Topology:
+    from planner import clusters
+
+    if hostfile is not None:
+        return clusters.probe_hostfile(hostfile, network=network, timeout=timeout, name=name, gpu=gpu)
+    return clusters.probe_ray(network=network, timeout=timeout, name=name, gpu=gpu)

@@ -12,6 +12,7 @@ from planner.core.topology import DeviceKind, Link, LinkKind, Topology
 from planner.core.unknown import Unknown
 from planner.cost.rings import NO_RING, RingPacking, pack_rings
 from planner.graph.paths import DirectedLink, Path, PathKind, Paths
+from planner.graph.uplinks import Uplinks
 from planner.units import BytesPerSecond
 
 NO_CAPABILITY = (8, 0)
@@ -56,6 +57,7 @@ class Interconnect:
         self.topology = topology
         self.specs = specs
         self.paths = Paths(topology)
+        self._uplinks = Uplinks(topology)
         self._groups: dict[frozenset[int], GroupFacts] = {}
 
     @cached_property
@@ -141,21 +143,17 @@ class Interconnect:
 
     def _network(self, hosts: Sequence[str], ranks: int, joined: bool) -> tuple[float, int]:
         """The bandwidth and number of cards a group uses on its poorest node: one card a GPU; all of them where the
-        members of a node are ``joined`` by NVLink, so that any of them reaches any card (NCCL's PXN).
+        members of a node are ``joined`` by NVLink, so that any of them reaches any card (NCCL's PXN). Where the group's
+        nodes hang from different leaf switches, a leaf's uplinks are shared by those of its nodes that are in the group.
         """
         most = None if joined else max(1, ranks // len(hosts))
         offers = []
         for host in hosts:
-            rates = sorted(
-                (
-                    float(link.achieved or 0.0)
-                    for link in self.topology.links
-                    if link.kind is LinkKind.NETWORK
-                    and host in {self.topology.by_id[link.a].host, self.topology.by_id[link.b].host}
-                ),
-                reverse=True,
-            )[:most]
-            offers.append((sum(rates), len(rates)))
+            cards = self._uplinks.cards[host][:most]
+            by_leaf: dict[str, float] = {}
+            for rate, leaf in cards:
+                by_leaf[leaf] = by_leaf.get(leaf, 0.0) + rate
+            offers.append((sum(min(rate, self._uplinks.share(leaf, hosts)) for leaf, rate in by_leaf.items()), len(cards)))
         return min(offers)
 
     def _limiting(self, packing: RingPacking, network: float, hosts: Sequence[str]) -> str | None:
