@@ -57,11 +57,12 @@ def distances_of(capture: Capture, leaves: Sequence[Leaf], findings: list[Findin
     matrix = capture.matrix or Matrix((), {})
     distances: list[list[Distance]] = [[None] * len(leaves) for _ in leaves]
     uneven: list[str] = []
+    one_socket = all(leaf.numa_node is None for leaf in leaves)  # Linux numbers no node where there is only one
     for i, j in _pairs(len(leaves)):
         a, b = leaves[i], leaves[j]
         kind = _cell(matrix, a.name, b.name, uneven)
         if kind is None:
-            kind = _by_hops(a, b)
+            kind = _by_hops(a, b, one_socket=one_socket)
         if kind is None and None not in (a.numa_node, b.numa_node) and a.numa_node != b.numa_node:
             kind = PathKind.SYS
         distances[i][j] = distances[j][i] = kind
@@ -102,12 +103,14 @@ def _cell(matrix: Matrix, a: str, b: str, uneven: list[str]) -> Distance:
     return max((PathKind[word] for word in words if word is not None and word in PathKind.__members__), default=None)
 
 
-def _by_hops(a: Leaf, b: Leaf) -> Distance:
+def _by_hops(a: Leaf, b: Leaf, *, one_socket: bool) -> Distance:
     """The class that two ways down from host bridges give: the switches they share."""
     one, other = a.sight, b.sight
     if one.root is None or other.root is None:
         return None
     if one.root != other.root:
+        if one_socket:
+            return PathKind.NODE
         if a.numa_node is None or b.numa_node is None:
             return None
         return PathKind.NODE if a.numa_node == b.numa_node else PathKind.SYS

@@ -126,3 +126,12 @@ def test_an_idle_link_counts_as_what_it_can_do() -> None:
     topology = build(gpus=(GpuSight(index=0, facts=idle),))
     link = next(link for link in topology.links if link.b == "gpu0")
     assert (link.generation, link.count, link.possible_count) == (4, 8, 16)
+
+
+def test_host_bridges_of_a_host_without_numa_nodes_are_in_one_socket() -> None:
+    ways = [GpuSight(index=index, root=f"pci0000:{index}0", hops=(hop(f"0000:{index}1:00.0"),)) for index in range(2)]
+    topology = build(gpus=tuple(ways))
+    assert class_matrix(topology)[0] == ["X", "NODE"]
+    assert not topology.findings
+    numbered = build(gpus=(*ways, GpuSight(index=2, numa_node=1)))
+    assert "pcie-unknown" in {finding.code for finding in numbered.findings}

@@ -214,3 +214,15 @@ def test_slots_that_differ_with_nothing_else_to_explain_it() -> None:
 def test_what_is_not_known_leads_to_nothing() -> None:
     facts = GpuFacts(pcie_width=Unknown("not supported"), pcie_generation=Unknown("not supported"))
     assert concluded(machine(all_pairs("PHB", 2), facts=facts)) == ()
+
+
+def test_a_pair_with_fewer_links_than_the_other_pairs() -> None:
+    rows = ["X NV18 NODE NODE", "NV18 X NODE NODE", "NODE NODE X NV17", "NODE NODE NV17 X"]
+    for model in ("H200-NVL-141GB", SWITCHED):
+        found_one = the(machine(rows, model), "nvlink-down")
+        assert found_one.devices == ("gpu2", "gpu3")
+        assert "350 GB/s instead of 371 GB/s" in found_one.cost
+        assert "nvlink-partial" not in {one.code for one in concluded(machine(rows, model))}
+    unnamed = the(machine(rows, ["unheard of"] * 4), "nvlink-down")
+    assert "17/18" in unnamed.cost
+    assert concluded(machine(IN_ORDER, "RTX-A6000")) == ()

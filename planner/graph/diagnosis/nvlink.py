@@ -19,9 +19,11 @@ _NOTHING_TELLS = frozenset({"pcie-unknown", "nvlink-peers-unknown"})
 def findings(view: View) -> Iterator[Finding]:
     """``nvlink-down``, ``nvlink-partial``, ``nvlink-missing``."""
     down = [*_ports_down(view), *_mesh_down(view)]
+    down += _pairs_down(view, {device for finding in down for device in finding.devices})
     yield from down
-    yield from _inactive(view, {device for finding in down for device in finding.devices})
-    yield from _partial(view)
+    told = {device for finding in down for device in finding.devices}
+    yield from _inactive(view, told)
+    yield from _partial(view, told)
     yield from _missing(view)
 
 
@@ -124,6 +126,35 @@ def _mesh_down(view: View) -> Iterator[Finding]:
         yield _down(view, some, count, links)
 
 
+def _pairs_down(view: View, told: set[str]) -> Iterator[Finding]:
+    """Bridged pairs with fewer links than other pairs of the same GPUs on the host."""
+    counts: dict[str, Counter[str]] = {}
+    for link in view.direct:
+        for gpu, other in ((link.a, link.b), (link.b, link.a)):
+            counts.setdefault(gpu, Counter())[other] += link.count or 0
+    pairs = {gpu: sum(peers.values()) for gpu, peers in counts.items() if len(peers) == 1 and all(peers.values())}
+    ports = {gpu: link.count for gpu, link in view.ports.items() if link.count is not None}
+    for name in dict.fromkeys(gpu.hardware for gpu in view.gpus):
+        mine = [gpu for gpu in view.gpus if gpu.hardware == name]
+        ups = {gpu.id: pairs.get(gpu.id, ports.get(gpu.id)) for gpu in mine if gpu.id in pairs or gpu.id in ports}
+        most = max((count for count in ups.values() if count is not None), default=0)
+        lame: dict[int, list[Device]] = {}
+        for gpu in mine:
+            count = ups.get(gpu.id)
+            if gpu.id in pairs and count is not None and count < most and gpu.id not in told:
+                lame.setdefault(count, []).append(gpu)
+        for count, gpus in lame.items():
+            rates = _achieved(view, gpus[0], count), _achieved(view, gpus[0], most)
+            yield Finding(
+                "nvlink-down",
+                f"NV{count} between {listed(gpus)} where other pairs have NV{most}",
+                f"{_BRING_BACK}; or a bridge is missing",
+                evidence=f"NV{count} beside NV{most} on the same host",
+                cost=f"{instead(*rates) or f'{count}/{most} of the bandwidth'} within the pair",
+                devices=ids(gpus),
+            )
+
+
 def _inactive(view: View, told: set[str]) -> Iterator[Finding]:
     """Direct links that say that they are down, where another GPU of the model has all of its own up."""
     for name in dict.fromkeys(gpu.hardware for gpu in view.gpus):
@@ -156,13 +187,13 @@ def _direct_sums(view: View) -> Counter[str]:
     return sums
 
 
-def _partial(view: View) -> Iterator[Finding]:
+def _partial(view: View, told: set[str]) -> Iterator[Finding]:
     """Cards that take NVLink bridges, with fewer than they have connectors for."""
     alike: dict[tuple[int, int], list[Device]] = {}
     sums = _direct_sums(view)
     for gpu in view.gpus:
         spec = view.spec(gpu)
-        if spec is not None and spec.fabric == "pcie" and 0 < sums[gpu.id] < _links(spec):
+        if gpu.id not in told and spec is not None and spec.fabric == "pcie" and 0 < sums[gpu.id] < _links(spec):
             alike.setdefault((sums[gpu.id], _links(spec)), []).append(gpu)
     for (count, possible), gpus in alike.items():
         carried = instead(_achieved(view, gpus[0], count), _achieved(view, gpus[0], possible))

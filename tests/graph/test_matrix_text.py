@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planner import api
+from planner.core.topology import LinkKind, Topology
+from planner.documents.topology import dump_topology, parse_topology
+from planner.errors import BadInput
+from planner.graph.matrix_text import matrix_text
+from planner.graph.paths import Paths, class_matrix, link_class
+from support import read_capture
+
+BRIDGED = (
+    "\tGPU0\tGPU1\tGPU2\tGPU3\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\n"
+    "GPU0\t X \tPHB\tNV4\tNODE\tN/A\t0\t\tN/A\n"
+    "GPU1\tPHB\t X \tNODE\tNV4\tN/A\t0\t\tN/A\n"
+    "GPU2\tNV4\tNODE\t X \tPHB\tN/A\t0\t\tN/A\n"
+    "GPU3\tNODE\tNV4\tPHB\t X \tN/A\t0\t\tN/A\n"
+    "\nLegend:\n\n  X    = Self\n"
+)
+
+
+def infinity_fabric(topology: Topology) -> bool:
+    return any(link.kind is LinkKind.XGMI for link in topology.links)
+
+
+def test_the_layout_is_that_of_the_program() -> None:
+    assert matrix_text(api.load_topology("4x-rtx-3090-bridged")).startswith(BRIDGED)
+
+
+def test_cards_have_columns_and_a_legend() -> None:
+    text = matrix_text(api.load_topology("dgx-h100"))
+    lines = text.splitlines()
+    assert lines[0].split("\t")[1:17] == [*(f"GPU{i}" for i in range(8)), *(f"NIC{i}" for i in range(8))]
+    assert lines[9].startswith("NIC0\tPIX\tNODE\tNODE\tNODE\tSYS")
+    assert lines[9].endswith("\t\t\t\t")
+    assert text.endswith("\nNIC Legend:\n\n" + "".join(f"  NIC{i}: mlx5_{i}\n" for i in range(8)))
+
+
+@pytest.mark.parametrize("name", api.topology_names())
+def test_graph_to_yaml_to_graph(name: str) -> None:
+    topology = api.load_topology(name)
+    text = dump_topology(topology)
+    assert parse_topology(text, name) == topology
+    assert dump_topology(parse_topology(text, name)) == text
+
+
+@pytest.mark.parametrize("name", api.topology_names())
+def test_graph_to_text_to_graph(name: str) -> None:
+    topology = api.load_topology(name)
+    if infinity_fabric(topology):
+        with pytest.raises(BadInput, match="Infinity Fabric"):
+            matrix_text(topology, topology.hosts[0].name)
+        return
+    whole, paths = class_matrix(topology), Paths(topology)
+    for host in topology.hosts:
+        again = read_capture(matrix_text(topology, host.name))
+        gpus = topology.gpus_of_host[host.name]
+        assert class_matrix(again) == [[whole[a][b] for b in gpus] for a in gpus]
+        # the cards are as near as they were, and are called the same
+        nics, read = topology.nics(host.name), again.nics(again.hosts[0].name)
+        assert [nic.label for nic in nics] == [nic.label for nic in read]
+        back = Paths(again)
+        for gpu, same in zip(gpus, again.gpus, strict=True):
+            for nic, card in zip(nics, read, strict=True):
+                assert link_class(paths, topology.gpus[gpu].id, nic.id) == link_class(back, same.id, card.id)
+        assert {link.kind for link in again.links} >= {
+            link.kind for link in topology.links if link.kind is LinkKind.C2C and link.a.startswith(("socket", f"{host.name}/"))
+        }
+
+
+def test_what_a_capture_states_and_no_tree_gives_comes_back_as_it_was() -> None:
+    text = (
+        "\tGPU0\tGPU1\tGPU2\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\n"
+        "GPU0\t X \tPIX\tPHB\t0-7,16-23\t0\t\tN/A\n"
+        "GPU1\tPIX\t X \tSYS\t0-7,16-23\t0\t\tN/A\n"
+        "GPU2\tPHB\tSYS\t X \t8-15\t0\t\tN/A\n"
+    )
+    written = matrix_text(read_capture(text))
+    assert written.startswith(text)
+    assert matrix_text(read_capture(written)) == written
+
+
+def test_one_host_at_a_time() -> None:
+    with pytest.raises(BadInput, match="several hosts"):
+        matrix_text(api.load_topology("2x-dgx-h100"))
+
+
+def test_a_bridge_whose_links_nobody_counted_is_refused() -> None:
+    topology = api.load_topology("2x-rtx-3090-bridged")
+    uncounted = (replace(link, count=None) if link.kind is LinkKind.NVLINK else link for link in topology.links)
+    with pytest.raises(BadInput, match="how many NVLinks"):
+        matrix_text(replace(topology, links=tuple(uncounted)))
+
+
+def test_a_label_cannot_break_the_table() -> None:
+    topology = api.load_topology("dgx-1-v100")
+    devices = (replace(one, label="a b\nGPU9\tX") if one.id == "nic0" else one for one in topology.devices)
+    again = read_capture(matrix_text(replace(topology, devices=tuple(devices))))
+    assert len(again.gpus) == 8
+    assert again.nics(again.hosts[0].name)[0].label == "a_b_GPU9_X"
