@@ -43,6 +43,7 @@ class LinkKind(StrEnum):
     NETWORK = "network"
 
 
+MOST_NUMA_NODES = 65536
 PEER_LINKS = frozenset({LinkKind.NVLINK, LinkKind.XGMI})
 """Between GPUs, on top of the tree."""
 TREE_LINKS = frozenset({LinkKind.PCIE, LinkKind.C2C})
@@ -199,6 +200,8 @@ class Topology:
             if device.host and device.host not in hosts:
                 yield f"device {device.id!r} is on host {device.host!r}, which is not listed"
                 return
+            if device.numa_node is not None and not 0 <= device.numa_node < MOST_NUMA_NODES:
+                yield f"device {device.id!r} is on NUMA node {device.numa_node}"
         for host, gpus in self.gpus_of_host.items():
             indices = [self.gpus[gpu].index for gpu in gpus]
             if None in indices or len(set(indices)) != len(indices):

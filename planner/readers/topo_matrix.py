@@ -27,6 +27,7 @@ _DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b|GPU)[A-Za-z]
 _A_ROW = re.compile(r"(?<![\w.])GPU\d+\s+(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC)\b")
 _PEER_STATUS = re.compile(r"\b(?:OK|CNS|GNS|TNS|NS|DR)\b")
 _FIRST_GPU = re.compile(r"(?<![\w.])GPU\d{1,4}(?!\d)")
+_NODE = re.compile(r"[0-9]{1,4}")
 _LEGEND = re.compile(r"^\W*(NIC\d+)\s*:\s*(\S+)\s*$")
 _MODEL = re.compile(r"(?:^|: *)\W*GPU (\d+(?:,\d+)*): ?(.+?)(?:\s+\(UUID.*)?\s*$")
 
@@ -253,7 +254,7 @@ def _affinity(tail: str) -> tuple[str | None, int | None, int | None]:
         filled = [*parts[:2], *(part for part in parts[2:] if part)]
     else:
         filled = tail.split()
-        fused = re.fullmatch(r"(\d+)N/A", filled[1]) if len(filled) == 2 else None
+        fused = re.fullmatch(r"(\d{1,4})N/A", filled[1]) if len(filled) == 2 else None
         if fused:
             filled = [filled[0], fused[1], "N/A"]
     if len(filled) > 3 or len(filled) < 2:
@@ -261,8 +262,8 @@ def _affinity(tail: str) -> tuple[str | None, int | None, int | None]:
     cpus = filled[0] if re.fullmatch(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*", filled[0]) else None
     if len(filled) == 2 and cpus is None:
         return None, None, None
-    memory_node = int(filled[2]) if len(filled) == 3 and filled[2].isdigit() else None
-    return cpus, int(filled[1]) if filled[1].isdigit() else None, memory_node
+    memory_node = int(filled[2]) if len(filled) == 3 and _NODE.fullmatch(filled[2]) else None
+    return cpus, int(filled[1]) if _NODE.fullmatch(filled[1]) else None, memory_node
 
 
 def _fill_missing_rows(table: Table, source: str) -> None:
