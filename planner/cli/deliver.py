@@ -38,7 +38,7 @@ def deliver(topology: Topology, output: str | None, *, force: bool, form: Format
     else:
         from planner.render import table
 
-        table.probe(shown)
+        table.probe(shown, topology)
     if output is not None:
         sys.stderr.write(f"wrote {output}\n")
 

@@ -8,29 +8,19 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from planner.core.estimate import CollectiveTime, Estimate
-from planner.core.topology import DeviceKind, Topology
+from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
-from planner.graph.paths import Paths, class_matrix
-from planner.render import text
+from planner.graph.paths import class_matrix
+from planner.render import scene, show, terminal, text
 from planner.search.recommendation import Recommendation, Recommended
 from planner.units import Seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.tree import Tree
 
 MOST_COLUMNS = 16
 SHOWN_REFUSALS = 5
-
-
-def _console(width: int | None = None) -> Console:
-    from rich.console import Console
-
-    class Terminal(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would exit with 1, which here means that nothing fits
-
-    return Terminal(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width, soft_wrap=False)
+_console = terminal.console
 
 
 def _paragraph(console: Console, words: str, *, indent: int = 0, style: str = "") -> None:
@@ -56,25 +46,14 @@ def _verbatim(words: str) -> None:
     sys.stdout.write(text.printable(words) + "\n")
 
 
-def probe(topology: Topology) -> None:
-    """Draw what was found."""
+def probe(topology: Topology, stated: Topology | None = None) -> None:
+    """Draw what was found; ``stated`` is the same without the bandwidths that its hardware implies."""
     console = _console()
-    names = ", ".join(f"{sum(gpu.hardware == name for gpu in topology.gpus)}× {name}" for name in topology.hardware)
-    unnamed = sum(gpu.hardware is None for gpu in topology.gpus)
-    if unnamed:
-        names = ", ".join(part for part in (names, f"{unnamed} GPU{'s' * (unnamed > 1)}, model not stated") if part)
-    _paragraph(console, f"{topology.name}: {names}", style="bold")
+    drawn = scene.scene_of(stated or topology, topology, topology.findings)
+    _paragraph(console, drawn.title, style="bold")
     _paragraph(console, f"{topology.origin.kind}: {topology.origin.source}", style="dim")
     console.print()
-    for hosts in _alike(topology):
-        console.print(_tree(topology, hosts[0]))
-        if len(hosts) > 1:
-            _paragraph(console, f"and {len(hosts) - 1} more like it: {text.shorten(hosts[1:], 6)}")
-    peers = _peer_lines(topology)
-    if peers:
-        console.print()
-        for line in peers:
-            _paragraph(console, line)
+    show.draw(drawn, console)
     if len(topology.gpus) <= MOST_COLUMNS:
         console.print()
         for line in matrix_lines(topology):
@@ -94,79 +73,6 @@ def matrix_lines(topology: Topology) -> list[str]:
     lines = [" " * width + "".join(name.ljust(width) for name in names).rstrip()]
     for name, row in zip(names, class_matrix(topology), strict=True):
         lines.append(name.ljust(width) + "".join(cell.ljust(width) for cell in row).rstrip())
-    return lines
-
-
-def _alike(topology: Topology) -> list[list[str]]:
-    """Hosts with the same devices under the same names, together."""
-    groups: dict[tuple[tuple[str, str, str | None], ...], list[str]] = {}
-    for host in topology.hosts:
-        devices = (device for device in topology.devices if device.host == host.name)
-        make = tuple((device.id.removeprefix(f"{host.name}/"), str(device.kind), device.hardware) for device in devices)
-        groups.setdefault(make, []).append(host.name)
-    return list(groups.values())
-
-
-def _tree(topology: Topology, host: str) -> Tree:
-    from rich.tree import Tree
-
-    paths = Paths(topology)
-    root = Tree(text.printable(host))
-    below: dict[str, list[str]] = {}
-    for device in topology.devices:
-        if device.host == host:
-            chain = paths.ancestors(device.id)
-            if len(chain) > 1:
-                below.setdefault(chain[1], []).append(device.id)
-
-    def label(identifier: str) -> str:
-        device = topology.by_id[identifier]
-        short = identifier.removeprefix(f"{host}/")
-        numa = f" (NUMA {device.numa_node})" if device.kind is DeviceKind.SOCKET and device.numa_node is not None else ""
-        extra = f" {device.hardware}" if device.hardware else f" {device.label}" if device.label else ""
-        return text.printable(f"{short}{numa}{extra}")
-
-    def grow(branch: Tree, identifier: str) -> None:
-        children = below.get(identifier, [])
-        leaves = [child for child in children if child not in below]
-        cards = [label(child) for child in leaves if topology.by_id[child].kind is DeviceKind.NIC]
-        for child in children:
-            if child in below:
-                grow(branch.add(label(child)), child)
-            elif topology.by_id[child].kind is not DeviceKind.NIC:
-                branch.add(label(child))
-        if cards:
-            branch.add(text.shorten(cards, 4))
-
-    for device in topology.devices:
-        if device.host == host and device.kind is DeviceKind.SOCKET:
-            grow(root.add(label(device.id)), device.id)
-    return root
-
-
-def _peer_lines(topology: Topology) -> list[str]:
-    """NVLinks: one line a switch, and one for the direct ones."""
-    lines = []
-    direct = []
-    ports: dict[str, list[tuple[str, int | None, float | None]]] = {}
-    for link in topology.links:
-        if link.kind.value not in {"nvlink", "xgmi"}:
-            continue
-        kinds = [topology.by_id[end].kind for end in (link.a, link.b)]
-        if DeviceKind.NVSWITCH in kinds:
-            gpu, switch = (link.a, link.b) if kinds[1] is DeviceKind.NVSWITCH else (link.b, link.a)
-            ports.setdefault(switch, []).append((gpu, link.count, link.achieved))
-        else:
-            achieved = f", {link.achieved / 1e9:.3g} GB/s" if link.achieved else ""
-            direct.append(f"{link.name} (×{link.count}{achieved})")
-    for switch, members in ports.items():
-        counts = sorted({count for _, count, _ in members if count is not None})
-        rates = sorted({achieved for _, _, achieved in members if achieved})
-        achieved = f", {rates[0] / 1e9:.3g} GB/s a GPU" if rates else ""
-        links = "/".join(str(count) for count in counts)
-        lines.append(f"{switch}: {len(members)} GPUs, {links} NVLinks each{achieved}")
-    if direct:
-        lines.append("NVLinks: " + ", ".join(direct))
     return lines
 
 

@@ -219,7 +219,7 @@ def test_what_the_driver_says_of_pairs() -> None:
 
 
 def test_bridges_and_places_on_pcie() -> None:
-    header = "\tGPU0\tGPU1\tGPU2\tNUMA Affinity\n"
+    header = "\tGPU0\tGPU1\tGPU2\n"
     before = read_capture(header + "GPU0\t X \tNV4\tNODE\nGPU1\tNV4\t X \tNODE\nGPU2\tNODE\tNODE\t X \n")
     after = read_capture(header + "GPU0\t X \tNODE\tSYS\nGPU1\tNODE\t X \tSYS\nGPU2\tSYS\tSYS\t X \n")
     assert [change.message for change in difference(before, after)] == [
@@ -235,3 +235,15 @@ def test_hosts_of_a_cluster() -> None:
     assert only(difference(two, lame)).message == "node1/gpu3–node1/nvswitch0: 18 → 17 links, 5.6 % less bandwidth"
     one = api.load_topology("8xH100-SXM5-80GB")
     assert {change.kind for change in difference(two, one)} >= {"host-gone"}
+
+
+def test_a_switch_told_as_direct_links_is_no_difference() -> None:
+    matrix = "\tGPU0\tGPU1\nGPU0\t X \tNV18\nGPU1\tNV18\t X \n"
+    direct, switched = read_capture(matrix), read_capture(matrix + "GPU 0,1: NVIDIA H100 80GB HBM3\n")
+    assert {device.kind for device in switched.devices} - {device.kind for device in direct.devices} == {DeviceKind.NVSWITCH}
+    assert difference(direct, switched) == difference(switched, direct) == ()
+
+
+def test_a_gpu_that_lost_its_fabric() -> None:
+    lost = replace(box(), links=tuple(link for link in box().links if (link.a, link.b) != ("gpu3", "nvswitch0")))
+    assert only(difference(box(), lost)).message == "gpu3–nvswitch0: 18 NVLinks gone, nothing joins them directly any more"

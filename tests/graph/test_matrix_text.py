@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from planner import api
 from planner.core.topology import LinkKind, Topology
 from planner.documents.topology import dump_topology, parse_topology
 from planner.errors import BadInput
+from planner.graph.difference import difference
 from planner.graph.matrix_text import matrix_text
 from planner.graph.paths import Paths, class_matrix, link_class
 from support import read_capture
@@ -101,3 +103,17 @@ def test_a_label_cannot_break_the_table() -> None:
     again = read_capture(matrix_text(replace(topology, devices=tuple(devices))))
     assert len(again.gpus) == 8
     assert again.nics(again.hosts[0].name)[0].label == "a_b_GPU9_X"
+
+
+def test_captures_come_back_as_they_were(shared: Path) -> None:
+    right = 0
+    for path in sorted((shared / "machines" / "topo-m").glob("*.txt")):
+        try:
+            topology = read_capture(path.read_text("utf-8", errors="replace"), path.name)
+        except BadInput:
+            continue
+        again = read_capture(matrix_text(topology), path.name)
+        assert class_matrix(again) == class_matrix(topology), path.name
+        assert difference(topology, again) == (), path.name
+        right += 1
+    assert right >= 150
