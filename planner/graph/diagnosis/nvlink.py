@@ -130,10 +130,10 @@ def _pairs_down(view: View, told: set[str]) -> Iterator[Finding]:
     """Bridged pairs with fewer links than other pairs of the same GPUs on the host."""
     counts: dict[str, Counter[str]] = {}
     for link in view.direct:
-        for gpu, other in ((link.a, link.b), (link.b, link.a)):
-            counts.setdefault(gpu, Counter())[other] += link.count or 0
-    pairs = {gpu: sum(peers.values()) for gpu, peers in counts.items() if len(peers) == 1 and all(peers.values())}
-    ports = {gpu: link.count for gpu, link in view.ports.items() if link.count is not None}
+        for end, far in ((link.a, link.b), (link.b, link.a)):
+            counts.setdefault(end, Counter())[far] += link.count or 0
+    pairs = {end: sum(peers.values()) for end, peers in counts.items() if len(peers) == 1 and all(peers.values())}
+    ports = {end: link.count for end, link in view.ports.items() if link.count is not None}
     for name in dict.fromkeys(gpu.hardware for gpu in view.gpus):
         mine = [gpu for gpu in view.gpus if gpu.hardware == name]
         ups = {gpu.id: pairs.get(gpu.id, ports.get(gpu.id)) for gpu in mine if gpu.id in pairs or gpu.id in ports}
