@@ -9,20 +9,11 @@ from planner import api
 from planner.core.capture import Capture, GpuSight, Matrix, NicSight
 from planner.core.facts import NO_HOST_FACTS, GpuFacts, HostFacts, NvlinkFacts, PeerCapability
 from planner.core.finding import Finding
-from planner.core.hardware import GpuSpec
 from planner.core.topology import LinkKind, Topology
-from planner.errors import BadInput
 from planner.graph.assemble import assemble
+from support import look_up
 
 MIB = 2.0**20
-
-
-def look_up(name: str) -> GpuSpec | None:
-    """The data sheet, if there is one."""
-    try:
-        return api.load_gpu(name)
-    except BadInput:
-        return None
 
 
 def all_pairs(word: str, count: int) -> list[str]:

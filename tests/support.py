@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from planner.core.capture import Capture
 from planner.core.hardware import GpuSpec
 from planner.core.topology import Topology
+from planner.documents.hardware import load_gpu
 from planner.errors import BadInput
 from planner.graph.assemble import assemble
 from planner.graph.join import join
@@ -38,14 +40,19 @@ class Run:
 Planner = Callable[..., Run]
 
 
-def read_capture(text: str, source: str = "paste", name: str = "paste") -> Topology:
-    """What a pasted text is read into, with the data sheets at hand but no names changed."""
-    from planner.documents.hardware import load_gpu
+def look_up(model: str) -> GpuSpec | None:
+    """The data sheet of a GPU, if there is one."""
+    try:
+        return load_gpu(model)
+    except BadInput:
+        return None
 
-    def look_up(model: str) -> GpuSpec | None:
-        try:
-            return load_gpu(model)
-        except BadInput:
-            return None
 
-    return assemble(join(read_all(text, source)), name, "capture", look_up)
+def assembled(captures: Sequence[Capture], name: str = "paste") -> Topology:
+    """The graph of captures of one host, with the data sheets at hand but no names changed."""
+    return assemble(join(captures), name, "capture", look_up)
+
+
+def read_capture(text: str, source: str = "paste") -> Topology:
+    """What a pasted text is read into."""
+    return assembled(read_all(text, source))

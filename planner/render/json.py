@@ -12,7 +12,7 @@ from planner.core.plan import Infeasible, Parallelism
 from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import class_matrix
-from planner.render import findings
+from planner.render import facts, findings
 from planner.search.recommendation import Recommendation, Recommended
 
 SCHEMA_VERSION = 1
@@ -31,9 +31,17 @@ def probe(topology: Topology) -> dict[str, Any]:
         "planner_version": __version__,
         "name": topology.name,
         "origin": _origin(topology),
-        "gpus": _gpus(topology),
+        "hosts": [
+            {"name": host.name, "peer_to_peer": host.peer_to_peer, "facts": facts.document(host.facts)} for host in topology.hosts
+        ],
+        "gpus": [
+            {**shown, "bus_id": gpu.bus_id, "facts": facts.document(gpu.facts)}
+            for shown, gpu in zip(_gpus(topology), topology.gpus, strict=True)
+        ],
         "nics": [
-            {"id": nic.id, "host": host.name, "label": nic.label} for host in topology.hosts for nic in topology.nics(host.name)
+            {"id": nic.id, "host": host.name, "label": nic.label, "bus_id": nic.bus_id, "rate_bytes_per_s": nic.rate}
+            for host in topology.hosts
+            for nic in topology.nics(host.name)
         ],
         "matrix": class_matrix(topology),
         # "hint" is what "remedy" was called at first

@@ -11,7 +11,7 @@ from planner.core.estimate import CollectiveTime, Estimate
 from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import class_matrix
-from planner.render import scene, show, terminal, text
+from planner.render import facts, scene, show, terminal, text
 from planner.search.recommendation import Recommendation, Recommended
 from planner.units import Seconds
 
@@ -60,6 +60,11 @@ def probe(topology: Topology, stated: Topology | None = None) -> None:
             _verbatim(line)
     else:
         _paragraph(console, f"{len(topology.gpus)} × {len(topology.gpus)} matrix: see --format json", style="dim")
+    said = facts.lines(topology, console.width)
+    if said:
+        console.print()
+        for line in said:
+            _paragraph(console, line)
     _notes(
         console, "findings", [f"{one.code}: {one.message}" + (f" ({one.hint})" if one.hint else "") for one in topology.findings]
     )

@@ -10,7 +10,9 @@ import jsonschema
 import pytest
 
 from planner.documents.files import DATA
-from support import Planner
+from planner.documents.topology import dump_topology
+from replay import Scenario, scenarios
+from support import Planner, assembled
 
 SCHEMAS = {path.name: json.loads(path.read_text("utf-8")) for path in sorted((DATA / "schemas").glob("*.json"))}
 
@@ -28,7 +30,11 @@ def test_schemas_are_schemas(name: str) -> None:
 
 def test_what_two_schemas_define_they_define_alike() -> None:
     probe, recommendation = SCHEMAS["probe.schema.json"]["$defs"], SCHEMAS["recommendation.schema.json"]["$defs"]
-    assert {name: recommendation[name] for name in probe} == probe
+    both = set(probe) & set(recommendation)
+    assert "origin" in both
+    assert {name: recommendation[name] for name in both} == {name: probe[name] for name in both}
+    shared = recommendation["gpu"]["properties"]
+    assert {name: probe["probed_gpu"]["properties"][name] for name in shared} == shared
 
 
 QUESTIONS = [
@@ -127,6 +133,14 @@ def test_a_probe_keeps_its_schema(planner: Planner) -> None:
         size = len(document["gpus"])
         assert [len(row) for row in document["matrix"]] == [size] * size
         assert all(document["matrix"][number][number] == "X" for number in range(size))
+
+
+@pytest.mark.parametrize("scenario", [one for one in scenarios() if one.capture().gpus], ids=str)
+def test_a_live_probe_keeps_its_schema(planner: Planner, tmp_path: Path, scenario: Scenario) -> None:
+    (tmp_path / "box.yaml").write_text(dump_topology(assembled([scenario.capture()])))
+    document = planner("probe", str(tmp_path / "box.yaml"), "--format", "json").document
+    check(document, "probe.schema.json")
+    assert document["hosts"][0]["facts"]
 
 
 def test_the_order_of_keys_and_the_numbers_do_not_move(planner: Planner) -> None:

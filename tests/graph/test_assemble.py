@@ -4,21 +4,11 @@ import pytest
 
 from planner.core.capture import Capture, GpuSight, Matrix, NicSight, PcieHop, PeerLinkSight
 from planner.core.facts import GpuFacts, NvlinkFacts
-from planner.core.hardware import GpuSpec
 from planner.core.topology import DeviceKind, LinkKind, Topology
-from planner.documents.hardware import load_gpu
 from planner.documents.topology import dump_topology, parse_topology
-from planner.errors import BadInput
 from planner.graph.assemble import assemble
 from planner.graph.paths import PathKind, Paths, class_matrix
-from support import read_capture
-
-
-def look_up(name: str) -> GpuSpec | None:
-    try:
-        return load_gpu(name)
-    except BadInput:
-        return None
+from support import look_up, read_capture
 
 
 def build(**fields: object) -> Topology:
