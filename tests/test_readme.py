@@ -37,9 +37,17 @@ def test_the_output_it_shows_is_what_the_demo_prints(
         run = planner(*command.split())
         assert run.code == 0
         lines += run.out.splitlines()
-    (shown,) = blocks(readme, "text")
+    shown = blocks(readme, "text")[0]
     missing = [line for line in shown.splitlines() if line and line != "[…]" and line not in lines]
     assert missing == []
+
+
+def test_the_probe_it_shows_is_what_the_command_prints(readme: str, planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command, _, shown = blocks(readme, "text")[1].partition("\n")
+    run = planner(*command.removeprefix("$ planner ").split())
+    assert run.code == 0
+    assert [line.rstrip() for line in run.out.splitlines()] == shown.splitlines()
 
 
 def test_the_program_it_shows_runs(readme: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +62,9 @@ def test_the_commands_it_names_are_understood(readme: str, planner: Planner) -> 
         assert planner(*command.split()[1:]).code == 0
     for spec in re.findall(r"`((?:\d+x)+[A-Z][\w-]*(?:@\w+)?)`", readme):
         assert planner("probe", spec).code == 0
+    for instance in ("p5.48xlarge", "a3-highgpu-8g", "Standard_ND96isr_H100_v5"):
+        assert f"`{instance}`" in readme or f"--topology {instance}`" in readme
+        assert planner("probe", instance).code == 0
     for option in set(re.findall(r"`(--[a-z-]+)", readme)) - {"--force"}:
         assert option in planner("recommend", "--help").out
 
