@@ -184,9 +184,8 @@ def topology_yaml(topology: Topology) -> str:
 
 
 def topology_matrix(topology: Topology) -> str:
-    """The topology as ``nvidia-smi topo -m`` prints it; of several hosts one after the other, each under its name.
-
-    Raises ``BadInput`` where that program has no word for what is there.
+    """The topology as ``nvidia-smi topo -m`` prints it, or ``rocm-smi`` where there is Infinity Fabric; of several hosts one
+    after the other, each under its name. Raises ``BadInput`` where a number of NVLinks is not known.
     """
     from planner.graph.matrix_text import matrix_text
 

@@ -2,7 +2,7 @@
 
     python scripts/fuzz_readers.py --seconds 600 --seeds FOLDER... [--engine atheris]
 
-Without ``--engine`` lines and cells of the seeds are cut, doubled, swapped and spoilt at random, the same way for the same
+With ``--engine hypothesis`` texts are put together from lines of the seeds and lines made up. Without ``--engine`` lines and cells of the seeds are cut, doubled, swapped and spoilt at random, the same way for the same
 ``--random-seed``. With ``--engine atheris`` (to be installed beside the project) libFuzzer's coverage guides the mutation.
 Prints how many inputs were tried, how many gave a graph, the slowest and the peak of memory; ends with 1 on the first input
 that raises anything but ``PlannerError``, or takes longer than a second of processor time, and writes it to ``--keep``.
@@ -89,12 +89,35 @@ def mutated(seed: bytes, seeds: Sequence[bytes], chance: random.Random) -> bytes
     return b"\n".join(lines)[:MOST_BYTES]
 
 
+def by_hypothesis(seeds: Sequence[bytes], seconds: float, tally: Tally) -> None:
+    """The property on texts of hypothesis's making, in rounds until the time is up."""
+    from hypothesis import HealthCheck, given, seed, settings
+    from hypothesis import strategies as st
+
+    known = sorted({line for one in seeds for line in one.decode("utf-8", "replace").split("\n")})
+    cells = st.sampled_from(sorted({cell for line in known for cell in line.split()}))
+    line = st.sampled_from(known) | st.lists(cells, max_size=12).map("\t".join) | st.text(max_size=60)
+    end = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < end:
+
+        @seed(number)
+        @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(st.lists(line, max_size=40).map("\n".join))
+        def one_round(text: str) -> None:
+            if time.monotonic() < end:
+                check(text.encode("utf-8", "surrogatepass"), tally)
+
+        one_round()
+        number += 1
+
+
 def main() -> int:
     """Run; the exit code is 0 where the property held."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seeds", type=Path, nargs="+", required=True, help="files or folders of captures")
-    parser.add_argument("--engine", choices=["random", "atheris"], default="random")
+    parser.add_argument("--engine", choices=["random", "hypothesis", "atheris"], default="random")
     parser.add_argument("--random-seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failure.txt"))
     options = parser.parse_args()
@@ -110,6 +133,10 @@ def main() -> int:
         atheris.instrument_all()
         atheris.Setup([sys.argv[0], f"-max_total_time={int(options.seconds)}", "-max_len=20000", *map(str, options.seeds)], one)
         atheris.Fuzz()
+        return 0
+    if options.engine == "hypothesis":
+        by_hypothesis(seeds, options.seconds, tally)
+        sys.stdout.write(f"{tally}\n")
         return 0
     chance = random.Random(options.random_seed)  # noqa: S311 - repeatable, no secret
     end = time.monotonic() + options.seconds

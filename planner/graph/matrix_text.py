@@ -1,4 +1,4 @@
-"""Topology → the text of ``nvidia-smi topo -m``, in its layout: the inverse of the reader of that text."""
+"""Topology → the text of ``nvidia-smi topo -m`` or ``rocm-smi --showtopo``: the inverse of the readers of those texts."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _NODES_PER_GPU = 8
 def matrix_text(topology: Topology, host: str | None = None) -> str:
     """What ``nvidia-smi topo -m`` would print on ``host`` (the only one where it is not named): tabs, legends and all.
 
+    A host with Infinity Fabric links, for which that program has no word, is written as ``rocm-smi --showtopo`` does.
+
     CPU affinities that are not known are ``N/A``. The NUMA node of a Grace GPU's memory, which no topology states, is
     numbered as Linux does. Raises ``BadInput`` where that program has no word for what is there.
     """
@@ -36,6 +38,8 @@ def matrix_text(topology: Topology, host: str | None = None) -> str:
     nics = topology.nics(name)
     names = {gpu.id: f"GPU{gpu.index}" for gpu in gpus} | {nic.id: f"NIC{number}" for number, nic in enumerate(nics)}
     paths = Paths(topology)
+    if any(link_class(paths, a.id, b.id) == "XGMI" for a in gpus for b in gpus):
+        return _rocm_text(paths, gpus)
     grace = _grace_nodes(topology, gpus)
     lines = ["\t".join(["", *names.values(), "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"])]
     for device in (*gpus, *nics):
@@ -54,13 +58,39 @@ def _cell(paths: Paths, a: str, b: str) -> str:
         return " X "
     if word == "NV":
         raise BadInput(f"does not say how many NVLinks join {a} and {b}", path=paths.topology.name, hint="add the count")
-    if word == "XGMI":
-        raise BadInput(
-            "has Infinity Fabric links, for which 'nvidia-smi topo -m' has no word",
-            path=paths.topology.name,
-            hint="write it as yaml or json",
-        )
     return word
+
+
+def _rocm_text(paths: Paths, gpus: list[Device]) -> str:
+    """``rocm-smi --showtopo``. Weights and hops as the kernel counts them: 15 a step of Infinity Fabric, 40 through one CPU,
+    72 through two.
+    """
+
+    def step(a: Device, b: Device) -> tuple[str, str, str]:
+        if a is b:
+            return "0", "0", "0"
+        word = link_class(paths, a.id, b.id)
+        return {"XGMI": ("15", "1", word), "SYS": ("72", "3", "PCIE")}.get(word, ("40", "2", "PCIE"))
+
+    lines = [_headed("ROCm System Management Interface")]
+    columns = [f"GPU{gpu.index}" for gpu in gpus]
+    for place, title in enumerate(("Weight between two GPUs", "Hops between two GPUs", "Link Type between two GPUs")):
+        lines += [_headed(title), " " * 7 + "".join(name.ljust(13) for name in columns)]
+        lines += [
+            name.ljust(7) + "".join(step(a, b)[place].ljust(13) for b in gpus) for name, a in zip(columns, gpus, strict=True)
+        ]
+        lines.append("")
+    lines.append(_headed("Numa Nodes"))
+    for gpu in gpus:
+        socket = paths.topology.by_id[paths.ancestors(gpu.id)[-1]]
+        node = socket.numa_node if gpu.numa_node is None else gpu.numa_node
+        if node is not None:
+            lines += [f"GPU[{gpu.index}]\t\t: (Topology) Numa {word}: {node}" for word in ("Node", "Affinity")]
+    return "\n".join(line.rstrip() for line in [*lines, _headed("End of ROCm SMI Log")]) + "\n"
+
+
+def _headed(title: str) -> str:
+    return f" {title} ".center(90, "=")
 
 
 def _affinity(paths: Paths, gpu: Device, grace: dict[str, int]) -> list[str]:
