@@ -52,8 +52,8 @@ def readers() -> tuple[Reader, ...]:
 
 
 def clean(text: str) -> str:
-    """``text`` without terminal colours, with Unix line ends."""
-    return _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    """``text`` without terminal colours, with Unix line ends and plain blanks."""
+    return _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " "))
 
 
 def read_all(text: str, source: str) -> list[Capture]:

@@ -20,6 +20,7 @@ from planner.readers import Reader
 
 MAX_DEVICES = 256
 MAX_HEADERS = 16
+LEAST_TERMINAL = 40
 
 _CELL = re.compile(r"NV\d{1,2}(?=[\sA-Z]|$)|NV(?:1[0-8]|[1-9])|NODE|PIX|PXB|PHB|SYS|SOC|X")
 _KNOWN_DEVICE = re.compile(r"GPU\d{1,4}|NIC\d{1,4}|mlx\d+_(?:bond_?)?\d+")
@@ -63,7 +64,10 @@ def recognises(text: str) -> bool:
 
 def read(text: str, source: str) -> Capture:
     """The first matrix of the text. Raises ``BadInput`` with the line where it is not whole."""
-    table = parse_table(text, source)
+    try:
+        table = parse_table(text, source)
+    except BadInput as problem:
+        table = _unwrapped_table(text, source, problem)
     indices = {name: int(name.removeprefix("GPU")) for name in table.gpus}
     sights = [
         GpuSight(
@@ -84,6 +88,22 @@ def read(text: str, source: str) -> Capture:
     )
 
 
+def _unwrapped_table(text: str, source: str, problem: BadInput) -> Table:
+    """The table of a text that a terminal broke at its width, put together again; else the ``problem`` as it was."""
+    lines = text.split("\n")
+    width = max(map(len, lines))
+    if width < LEAST_TERMINAL or sum(len(line) == width for line in lines) < 2:
+        raise problem
+    whole = "".join(line if len(line) == width else f"{line}\n" for line in lines)
+    try:
+        table = parse_table(whole, source)
+    except BadInput:
+        raise problem from None
+    hint = "compare the matrix with the original"
+    table.findings.append(Finding("wrapped", f"lines broken at {width} columns were joined", hint, severity="notice"))
+    return table
+
+
 READER = Reader("nvidia-smi topo -m", recognises, read)
 
 
@@ -93,7 +113,7 @@ def parse_table(text: str, source: str) -> Table:
     Raises ``BadInput`` with the line where there is none, where a row is cut, or where rows are missing whose cells no
     other row holds.
     """
-    lines = [line.rstrip() for line in text.split("\n")]
+    lines = [line.replace("|", " ").rstrip() for line in text.split("\n")]
     headers = [(number, names) for number, line in enumerate(lines) if (names := _device_names(line)) is not None]
     if not headers:
         raise _no_header(lines, source)

@@ -36,6 +36,11 @@ DIALECTS = {
     "crlf": BRIDGED.replace("\n", "\r\n"),
     "underlined header": BRIDGED.replace("        GPU0", "\x1b[4m\tGPU0").replace("GPU NUMA ID\n", "GPU NUMA ID\x1b[0m\n"),
     "underlined, escape lost": BRIDGED.replace("        GPU0", "[4m\tGPU0").replace("GPU NUMA ID\n", "GPU NUMA ID[0m\n"),
+    "hard blanks": BRIDGED.replace(" ", "\u00a0"),
+    "in a table": "\n".join(
+        f"| {' | '.join(line.split())} |" if line.startswith("GPU") else line for line in BRIDGED.splitlines()
+    ),
+    "broken at 56 columns": "\n".join(line[:56] + ("\n" + line[56:] if len(line) > 56 else "") for line in BRIDGED.splitlines()),
     "quoted": "\n".join(f"> {line}" for line in BRIDGED.splitlines()),
     "log prefix": "\n".join(f"2026-03-04 10:26:11,402 INFO worker.py:88 {line}" for line in BRIDGED.splitlines()),
     "collapsed": "\n".join(" ".join(line.split()) for line in BRIDGED.splitlines()),
@@ -53,6 +58,14 @@ def test_every_dialect_gives_the_same_matrix(name: str) -> None:
     if name == "old words":
         expected = [["SYS" if cell in {"NODE", "PHB"} else cell for cell in row] for row in MATRIX]
     assert matrix(DIALECTS[name]) == expected
+
+
+def test_a_header_broken_by_a_terminal_is_put_together_and_said() -> None:
+    wide = "\n".join(line.replace("    ", "            ") for line in BRIDGED.splitlines()[:5])
+    broken = "\n".join(line[at : at + 50] for line in wide.splitlines() for at in range(0, len(line), 50))
+    topology = read_capture(broken)
+    assert class_matrix(topology) == MATRIX
+    assert "wrapped" in {finding.code for finding in topology.findings}
 
 
 def test_models_named_in_a_report_are_taken() -> None:
