@@ -95,7 +95,7 @@ def _lost(counts: Mapping[int, int]) -> tuple[Finding, ...]:
     some = ", ".join(f"GPU{index} ({count})" for index, count in list(counts.items())[:4])
     return (
         Finding(
-            "nvlink-peer-unknown",
+            "nvlink-peers-unknown",
             f"links of {len(counts)} GPUs end at a device that the file does not have, or at the GPU itself",
             "planned as if they were not there; add the text of 'nvidia-smi topo -m', which says whom they join",
             evidence=f"links without a far end: {some}",

@@ -208,7 +208,7 @@ def test_infinity_fabric_links_are_their_own_kind() -> None:
 def test_a_link_to_itself_or_to_nobody_is_a_finding_and_no_link(target: str) -> None:
     capture = read(system(cpu(gpu("0000:01:00.0", 0, nvlink(target, 12)))))
     assert capture.links == ()
-    assert [finding.code for finding in capture.findings] == ["nvlink-peer-unknown"]
+    assert [finding.code for finding in capture.findings] == ["nvlink-peers-unknown"]
     assert capture.findings[0].devices == ("gpu0",)
 
 
