@@ -104,19 +104,33 @@ def _annotated(builder: HostBuilder, leaves: Sequence[Leaf], devices: Sequence[D
     """The tree's links with the generation and width that were seen, from every leaf as far up as its hops go."""
     above = {link.b: number for number, link in enumerate(builder.links) if link.kind is not LinkKind.SOCKET}
     links = list(builder.links)
+    bridges = {device.id for device in builder.inner if device.kind is DeviceKind.HOST_BRIDGE}
     for leaf, device in zip(leaves, devices, strict=True):
         below = device.id
-        for hop in reversed(_hops(leaf)):
+        hops = list(reversed(_hops(leaf)))
+        while hops:
             number = above.get(below)
             if number is None or links[number].kind is not LinkKind.PCIE:
                 break
+            # a switch with nothing else below it is no device of the tree: its uplink counts where it is the narrower one
+            last = links[number].a in bridges
+            hop = min(hops, key=_carries) if last else hops.pop(0)
             links[number] = _seen(links[number], hop)
+            if last:
+                break
             below = links[number].a
         if isinstance(leaf.sight, GpuSight) and leaf.sight.c2c_bandwidth is not None:
             number = above[device.id]
             if links[number].kind is LinkKind.C2C:
                 links[number] = replace(links[number], bandwidth=leaf.sight.c2c_bandwidth)
     return links
+
+
+def _carries(hop: PcieHop) -> float:
+    """What a hop carries beside others, by lanes and generation (each doubles a lane); a hop that says nothing is no limit."""
+    if hop.generation is None or hop.width is None:
+        return float("inf")
+    return float(hop.width * 2**hop.generation)
 
 
 def _hops(leaf: Leaf) -> tuple[PcieHop, ...]:

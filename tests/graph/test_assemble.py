@@ -125,3 +125,15 @@ def test_host_bridges_of_a_host_without_numa_nodes_are_in_one_socket() -> None:
     assert not topology.findings
     numbered = build(gpus=(*ways, GpuSight(index=2, numa_node=1)))
     assert "pcie-unknown" in {finding.code for finding in numbered.findings}
+
+
+def test_a_switch_with_one_gpu_below_it_limits_the_gpu_and_not_the_host_bridge() -> None:
+    narrow = (hop("0000:10:00.0", generation=4), hop("0000:11:00.0"))
+    gpus = (
+        GpuSight(index=0, root="pci0000:00", numa_node=0, hops=narrow),
+        GpuSight(index=1, root="pci0000:00", numa_node=0, hops=(hop("0000:20:00.0"),)),
+    )
+    topology = build(gpus=gpus)
+    by_end = {link.b: link for link in topology.links}
+    assert (by_end["gpu0"].generation, by_end["gpu1"].generation) == (4, 5)
+    assert by_end["bridge0"].count is None
