@@ -27,6 +27,8 @@ _ROW = re.compile(rf"(?<![\w.])GPU([0-9]{{1,3}})[\s|]*+((?:{_WORDS}[\s|]*+)++)(.
 _CELLS = re.compile(rf"[\s|>]*+(?:{_WORDS}[\s|]*+)++$")
 _MORE_NAMES = re.compile(r"[\s|>]*+(?:GPU[0-9]{1,3}[\s|]*+)++$")
 _HINTS = re.compile(r"GPU[0-9]{1,3}[ \t|]{0,20}(?:X[ \t|]{0,20})?(?:CNS|GNS|TNS|NS|OK|DR|U)(?![a-z0-9=:])")
+_LONGEST = 8192
+"""Characters of a line that may be part of a matrix: 256 GPUs fit with room to spare."""
 _COMMAND = re.compile(r"-p2p(?:status)?[ =\t]{1,4}([rwnap])(?!\w)")
 _NAMED = re.compile(r"p2p[-_. ]?([rwnap])$|[-_. ](r|w|rw)$")
 
@@ -50,7 +52,9 @@ def _matrices(text: str) -> Iterator[_Matrix]:
     matrix: _Matrix | None = None
     last: int | None = None
     for number, line in lines(text):
-        if "-p2p" in line and (found := _COMMAND.search(line)):
+        if len(line) > _LONGEST:
+            last = None
+        elif "-p2p" in line and (found := _COMMAND.search(line)):
             if number != command + 1:  # only commands line by line share one answer
                 asked = {}
             asked[_CAPABILITIES[found[1]]] = None

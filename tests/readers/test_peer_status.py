@@ -182,3 +182,8 @@ def test_any_text_gives_a_capture_or_a_refusal(text: str) -> None:
             assert READER.read(text, "paste").peers
         except PlannerError as problem:
             assert problem.path
+
+
+def test_a_line_longer_than_any_matrix_has_is_passed_over() -> None:
+    header = " ".join(f"GPU{gpu % 8}" for gpu in range(2000))
+    assert not READER.recognises(f"{header}\nGPU0 X OK\n")
