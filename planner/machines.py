@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 HOW_TO_NAME_A_TOPOLOGY = (
-    "add --topology with a library name (dgx-h100), a short spec (8xH100-SXM5-80GB), "
+    "a machine is a library name (dgx-h100), a short spec (8xH100-SXM5-80GB), "
     "a topology YAML, or the saved text of 'nvidia-smi topo -m'"
 )
 HOW_TO_PROBE = "pass the saved text of 'nvidia-smi topo -m', or - to read it from standard input"
@@ -68,7 +68,7 @@ def find_topology(reference: str | None, *, gpu: str | None = None) -> Topology:
     try:
         return probe(gpu=gpu)
     except Unavailable as error:
-        raise Unavailable(error.problem, path=error.path, hint=HOW_TO_NAME_A_TOPOLOGY) from None
+        raise Unavailable(error.problem, path=error.path, hint=f"add --topology; {HOW_TO_NAME_A_TOPOLOGY}") from None
 
 
 def save_topology(topology: Topology, path: Path, *, force: bool = False) -> None:
@@ -234,7 +234,12 @@ def _read(source: str) -> tuple[str, str]:
 
 
 def _is_document(text: str, source: str) -> bool:
-    return source.endswith((".yaml", ".yml")) or re.search(r"^schema_version\s*:", text, re.MULTILINE) is not None
+    """Whether the text is a topology document. A capture stays one under the name ``topo.yaml``."""
+    if re.search(r"^schema_version\s*:", text, re.MULTILINE):
+        return True
+    from planner.readers import clean, readers
+
+    return source.endswith((".yaml", ".yml")) and not any(reader.recognises(clean(text)) for reader in readers())
 
 
 def _from_yaml(text: str, source: str) -> Topology:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import sys
+
+_PLAIN = {"×": "x", "…": "...", "µ": "u", "→": "->", "←": "<-", "–": "-", "·": ",", "°": " ", "≥": ">=", "≤": "<="}
 
 
 def main() -> int:
     """Run the command line; the exit code is that of :class:`planner.errors.ExitCode`."""
+    codecs.register_error("planner.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a replaced stdout may lack it
+            stream.reconfigure(errors="planner.plain")  # type: ignore[union-attr] # a replaced stdout may lack it
     from planner.cli.app import app
     from planner.errors import ExitCode
 
@@ -19,3 +23,18 @@ def main() -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else ExitCode.BAD_INPUT
     return ExitCode.ANSWERED
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    r"""What stands for characters that the terminal cannot show; the others as JSON escapes them, so that JSON stays JSON.
+
+    >>> codecs.register_error("planner.plain", _plain)
+    >>> "4× L4 … é".encode("ascii", "planner.plain")
+    b'4x L4 ... \\u00e9'
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    import json
+
+    characters = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(one) or json.dumps(one)[1:-1] for one in characters), error.end

@@ -204,18 +204,20 @@ def _hidden(hidden: Sequence[Hidden], capture: Capture) -> Finding:
     some = ", ".join(f"{a}-{b}" for a, b, _ in hidden[:3]) + (" …" if len(hidden) > 3 else "")
     devices = tuple(dict.fromkeys(f"gpu{name.removeprefix('GPU')}" for pair in hidden for name in pair[:2]))
     taken = " and ".join(dict.fromkeys(_TAKEN_AS[kind] for *_, kind in hidden))
+    count = "one pair" if len(hidden) == 1 else f"{len(hidden)} pairs"
     if capture.matrix is None:
         return Finding(
             "pcie-unknown",
-            f"nothing tells where on PCIe {len(hidden)} pairs of GPUs meet ({some})",
+            f"nothing tells where on PCIe {count} of GPUs {'meets' if len(hidden) == 1 else 'meet'} ({some})",
             f"taken as {taken}; add the text of 'nvidia-smi topo -m'",
             devices=devices,
         )
+    xgmi = any(link.kind is LinkKind.XGMI for link in capture.links)
+    fabric, told = ("Infinity Fabric", "'lspci -tv'") if xgmi else ("NVLink", "'nvidia-smi topo -mp'")
     return Finding(
         "pcie-class-hidden",
-        f"NVLink hides the PCIe class of {len(hidden)} pairs ({some}); no NIC or affinity settles it",
-        f"taken as {taken}, the farthest the rest allows; it matters only for traffic that leaves NVLink; "
-        "'nvidia-smi topo -mp' tells it",
+        f"{fabric} hides the PCIe class of {count} ({some}); no NIC or affinity settles it",
+        f"taken as {taken}, the farthest the rest allows; it matters only for traffic that leaves {fabric}; {told} tells it",
         severity="notice",
         devices=devices,
     )

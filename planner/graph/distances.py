@@ -51,8 +51,8 @@ def _asked(capture: Capture) -> set[int]:
 def distances_of(capture: Capture, leaves: Sequence[Leaf], findings: list[Finding]) -> tuple[list[list[Distance]], list[Hidden]]:
     """PCIe classes of all pairs of leaves, completed by the ultrametric; and the pairs of GPUs that nothing settles.
 
-    Those are taken as the farthest that the others allow: two that meet a third at PXB are PXB or nearer. Where nothing
-    bounds them, NODE: in one socket, under different host bridges.
+    Those are taken as the farthest that the others allow: two that meet a third at PXB are PXB or nearer, two of one NUMA
+    node NODE or nearer. Where nothing bounds them, NODE: in one socket, under different host bridges.
     """
     matrix = capture.matrix or Matrix((), {})
     distances: list[list[Distance]] = [[None] * len(leaves) for _ in leaves]
@@ -77,7 +77,7 @@ def distances_of(capture: Capture, leaves: Sequence[Leaf], findings: list[Findin
         )
     completed = complete(distances)
     hidden = []
-    farthest = [(i, j, _bound(completed, i, j)) for i, j in _pairs(len(leaves)) if completed[i][j] is None]
+    farthest = [(i, j, _bound(completed, leaves, i, j)) for i, j in _pairs(len(leaves)) if completed[i][j] is None]
     for i, j, kind in farthest:
         completed[i][j] = completed[j][i] = kind
         if leaves[i].name.startswith("GPU") and leaves[j].name.startswith("GPU"):
@@ -85,14 +85,16 @@ def distances_of(capture: Capture, leaves: Sequence[Leaf], findings: list[Findin
     return completed, hidden
 
 
-def _bound(distances: Sequence[Sequence[Distance]], i: int, j: int) -> PathKind:
+def _bound(distances: Sequence[Sequence[Distance]], leaves: Sequence[Leaf], i: int, j: int) -> PathKind:
     """How far apart two devices can be at most: no farther than the nearest third one is from the farther of them."""
     through = (
         max(left, right)
         for k in range(len(distances))
         if k not in (i, j) and (left := distances[i][k]) is not None and (right := distances[k][j]) is not None
     )
-    return min(through, default=PathKind.NODE)
+    farthest = min(through, default=PathKind.NODE)
+    one_node = leaves[i].numa_node is not None and leaves[i].numa_node == leaves[j].numa_node
+    return min(farthest, PathKind.NODE) if one_node else farthest
 
 
 def _cell(matrix: Matrix, a: str, b: str, uneven: list[str]) -> Distance:

@@ -85,9 +85,17 @@ def _same_gpu(one: GpuSight, other: GpuSight, first: Capture, second: Capture) -
     facts = (("model", one.model, other.model), ("bus id", one.bus_id, other.bus_id), ("UUID", one.facts.uuid, other.facts.uuid))
     for what, mine, theirs in facts:
         if _known(mine) and _known(theirs) and mine != theirs:
+            where, there = _named(first, second)
             raise BadInput(
-                f"GPU {one.index} has the {what} {theirs} here and {mine} in {first.source}", path=second.source, hint=_HINT
+                f"GPU {one.index} has the {what} {theirs} {where} and {mine} in {there}", path=second.source, hint=_HINT
             )
+
+
+def _named(first: Capture, second: Capture) -> tuple[str, str]:
+    """How a message tells the second capture from the first: by the file, or by the formats in one file."""
+    if first.source != second.source:
+        return "here", first.source
+    return f"in one part ({second.format})", f"another ({first.format})"
 
 
 def _count(capture: Capture) -> int | None:
@@ -106,7 +114,8 @@ def _same_count(one: Capture, other: Capture) -> None:
             continue
         known = [int(name.removeprefix("GPU")) for name in whole.matrix.gpus]
         if _highest(part) > max(known, default=-1):
-            raise BadInput(f"tells of GPU {_highest(part)}; {whole.source} shows {len(known)} GPUs", path=part.source, hint=_HINT)
+            here, there = _named(whole, part)
+            raise BadInput(f"tells of GPU {_highest(part)} {here}, of {len(known)} GPUs in {there}", path=part.source, hint=_HINT)
 
 
 def _renumbered(one: Capture, other: Capture) -> Capture:

@@ -133,12 +133,12 @@ def _told(told: Sequence[PeerLinkSight], peers: Peers) -> None:
 
 def _by_number(sights: Mapping[int, GpuSight], sheets: Mapping[int, GpuSpec | None], peers: Peers) -> None:
     """Where only the number of links up is told: certain for two GPUs, or for a part that only comes with a switch."""
-    up = {
+    told = {
         index: sum(link.active is True for link in sight.facts.nvlinks)
         for index, sight in sights.items()
         if not isinstance(sight.facts.nvlinks, Unknown)
     }
-    up = {index: count for index, count in up.items() if count}
+    up = {index: count for index, count in told.items() if count}
     if len(up) < 2:
         return
     fabrics = {sheet.fabric if (sheet := sheets.get(index)) else None for index in up}
@@ -147,7 +147,7 @@ def _by_number(sights: Mapping[int, GpuSight], sheets: Mapping[int, GpuSpec | No
         switch = peers.switch()
         peers.links += [Link(_gpu(index), switch, LinkKind.NVLINK, count=count) for index, count in up.items()]
         peers.assumptions.append(f"the NVLinks of {names} end at one NVSwitch: this part comes with one")
-    elif len(up) == 2 and len(sights) == 2:
+    elif len(up) == 2 and len(sights) == len(told):
         a, b = sorted(up)
         peers.links.append(Link(_gpu(a), _gpu(b), LinkKind.NVLINK, count=min(up.values())))
         peers.assumptions.append(f"the NVLinks of {names} join the two: the host has no other GPU with any")

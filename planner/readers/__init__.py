@@ -20,6 +20,8 @@ MAX_CHARACTERS = 2_000_000
 HOW_TO_CAPTURE = "run 'nvidia-smi topo -m' on the GPU host and pass its text"
 _ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b)\[[0-9;?]{0,16}[A-Za-z]|\[[0-9]{1,3}(?:;[0-9]{1,3}){0,4}m")
 """Terminal colours; browsers drop the escape character and keep the rest (``[4mGPU0``)."""
+_JSON = re.compile(r"\\(u([0-9a-fA-F]{4})|[rnt\"\\/])")
+_PLAIN = {"r": "\r", "n": "\n", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,14 @@ def readers() -> tuple[Reader, ...]:
 
 
 def clean(text: str) -> str:
-    """``text`` without terminal colours, with Unix line ends and plain blanks."""
+    r"""``text`` without terminal colours, with Unix line ends and plain blanks; one long JSON string becomes its lines.
+
+    >>> clean('"GPU0\\tGPU1\\r\\n\\u001b[0mGPU0"')
+    '"GPU0\tGPU1\nGPU0"'
+    """
+    if "\\n" in text and "\n" not in text.strip():
+        text = _JSON.sub(lambda escape: chr(int(escape[2], 16)) if escape[2] else _PLAIN.get(escape[1], escape[1]), text)
+    text = text.replace("&nbsp;", " ")
     return _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\xa0", " "))
 
 
@@ -64,9 +73,11 @@ def read_all(text: str, source: str) -> list[Capture]:
     if len(text) > MAX_CHARACTERS:
         raise BadInput(f"longer than {MAX_CHARACTERS // 1_000_000} million characters", path=source, hint="pass only the capture")
     text = clean(text)
+    from planner.readers.refusals import refuse, refuse_other_maker
+
+    if other := refuse_other_maker(text, source):
+        raise other
     found = [reader.read(text, source) for reader in readers() if reader.recognises(text)]
     if found:
         return found
-    from planner.readers.refusals import refuse
-
     raise refuse(text, source)

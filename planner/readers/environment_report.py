@@ -14,18 +14,20 @@ from planner.core.facts import GpuFacts, HostFacts
 from planner.core.unknown import NOT_STATED, Unknown
 from planner.errors import BadInput
 from planner.readers import Reader
+from planner.readers.rocm_names import marketed
 from planner.readers.smi_words import model, refuse_many
 
 _LONGEST_LIST = 32_768
 _REPORTS = 8
-_START = re.compile(r"GPU models and configuration {0,40}:|(?<!Is )CUDA available: {0,9}True")
+_START = re.compile(r"GPU models and configuration {0,40}:|(?<!Is )CUDA available: {0,9}True|ROCM available: {0,9}True")
+_ROCM = "ROCM available:"
 _GPU = re.compile(
     r"(?<![\w,])GPU ([0-9]{1,3}(?:, ?[0-9]{1,3}){0,255}):[ \t]{0,9}"
     r"([^\s:](?:(?!GPU [0-9]|Nvidia driver|cuDNN|HIP runtime|[ \t]MIG [0-9]|\(UUID)[^\n:]){0,99})"
 )
 _CAPABILITY = re.compile(r"(?<![\w,])GPU ([0-9]{1,3}(?:, ?[0-9]{1,3}){0,255}) Compute Capability: ?([0-9]{1,2}\.[0-9])(?!\d)")
 _INSTANCES = re.compile(r"(?<!\w)MIG \S{1,40}\s{1,40}Device")
-_END = re.compile(r"Nvidia driver version|CUDA_HOME:|CUDA Driver Version:|cuDNN version|\n[ \t>]{0,9}\n[ \t>]{0,9}\n")
+_END = re.compile(r"Nvidia driver version|(?:CUDA|ROCM)_HOME:|CUDA Driver Version:|cuDNN version|\n[ \t>]{0,9}\n[ \t>]{0,9}\n")
 _DRIVER = re.compile(r"(?:Nvidia driver version|CUDA Driver Version) {0,40}:[ \t]{0,9}([^\s,]{1,40})")
 
 
@@ -54,12 +56,15 @@ def _read(text: str, source: str) -> Capture:
         raise BadInput("names no GPU", path=f"{source}, line 1", hint="run 'nvidia-smi topo -m' and 'nvidia-smi -L'")
     for match, end in zip(found, [*(one.start() for one in found[1:]), len(part)], strict=True):
         indices = [int(index) for index in match[1].split(",")]
+        name = model(match[2])
+        name = name and marketed(name)
         for index in indices:
-            models.setdefault(index, model(match[2]))
+            models.setdefault(index, name)
         if _INSTANCES.search(part, match.end(), end):
             instances.update(indices)
         refuse_many(len(models), source)
-    for match in _CAPABILITY.finditer(part):
+    # for AMD, PyTorch makes a number of the architecture's name (9.4 of gfx942), which is no CUDA capability
+    for match in () if _ROCM in text else _CAPABILITY.finditer(part):
         capabilities |= dict.fromkeys((int(index) for index in match[1].split(",")), match[2])
     return Capture(
         source=source,

@@ -20,6 +20,7 @@ from planner.documents.pci_ids import gpu_by_pci_id
 from planner.errors import BadInput
 from planner.readers import Reader
 from planner.readers.rocm_links import Pair, pairs_of
+from planner.readers.rocm_names import marketed
 from planner.readers.rocm_tables import HINT, MAX_GPUS, Table, tables
 from planner.units import Bytes
 
@@ -134,8 +135,9 @@ class _Card:
     def _model(self) -> str | None:
         """The name that is printed, else that of the PCI device id; old rocm-smi prints the subsystem id as the model."""
         for name in (self.fields.get("card series", ""), self.reported, self.fields.get("card model", "")):
-            if name.lower() not in _NOTHING and not _ID.fullmatch(name):
-                return name
+            if name.lower() in _NOTHING or _ID.fullmatch(name):
+                continue
+            return marketed(name)
         for key in ("device id", "card model"):
             if match := _ID.fullmatch(self.fields.get(key, "")):
                 return gpu_by_pci_id(AMD, int(match[1], 16))

@@ -17,20 +17,22 @@ from planner.core.unknown import NOT_STATED
 from planner.errors import BadInput
 from planner.readers import HOW_TO_CAPTURE as _HINT
 from planner.readers import Reader
+from planner.readers.model_lines import models_beside
 
 MAX_DEVICES = 256
 MAX_HEADERS = 16
 LEAST_TERMINAL = 40
 
 _CELL = re.compile(r"NV\d{1,2}(?=[\sA-Z]|$)|NV(?:1[0-8]|[1-9])|NODE|PIX|PXB|PHB|SYS|SOC|X")
+_NAMED_DEVICE = re.compile(r"[A-Za-z_]+[0-9][A-Za-z0-9_]*")
 _KNOWN_DEVICE = re.compile(r"GPU\d{1,4}|NIC\d{1,4}|mlx\d+_(?:bond_?)?\d+")
 _DEVICE = re.compile(rf"(?:{_KNOWN_DEVICE.pattern})|(?!CPU\b|NUMA\b|GPU)[A-Za-z][A-Za-z0-9_]*(?=\s|$)")
+_A_STRANGER = re.compile(r".{0,99}?(?<![\w.])(GPU\d{1,4})\s+(?:NV\d+|PIX|PXB|PHB|NODE|SYS|SOC)\b")
 _A_ROW = re.compile(r"(?<![\w.])GPU\d+\s+(?:X|NV\d+|PIX|PXB|PHB|NODE|SYS|SOC)\b")
-_PEER_STATUS = re.compile(r"\b(?:OK|CNS|GNS|TNS|NS|DR)\b")
+_PEER_STATUS = re.compile(r"\b(?:OK|CNS|GNS|TNS|NS|DR)\b|(?<=\s)U(?!\S)")
 _FIRST_GPU = re.compile(r"(?<![\w.])GPU\d{1,4}(?!\d)")
 _NODE = re.compile(r"[0-9]{1,4}")
 _LEGEND = re.compile(r"^\W*(NIC\d+)\s*:\s*(\S+)\s*$")
-_MODEL = re.compile(r"(?:^|: *)\W*GPU (\d+(?:,\d+)*): ?(.+?)(?:\s+\(UUID.*)?\s*$")
 
 
 @dataclass
@@ -121,34 +123,23 @@ def parse_table(text: str, source: str) -> Table:
     blocks = list(zip(headers, ends, strict=True))[:MAX_HEADERS]
     tables = (_read_rows(lines, number, end, names, source) for (number, names), end in blocks)
     table = next((table for table in tables if table.lines), None) or Table(headers[0][1])
-    after = next((end for (_, names), end in blocks if names is table.names), len(lines))
-    for number, line in enumerate(lines[after:], after):
-        if _A_ROW.search(line) and not _PEER_STATUS.search(line):
-            table.findings.append(_several(number))
+    start, after = next(((start, end) for (start, names), end in blocks if names is table.names), (0, len(lines)))
+    for number in (*range(after, len(lines)), *range(start)):
+        if _A_ROW.search(lines[number]) and not _PEER_STATUS.search(lines[number]):
+            table.findings.append(_several(number, before=number < start))
             break
     for line in lines:
         if legend := _LEGEND.match(line):
             table.labels[legend[1]] = legend[2]
-    table.models = parse_models("\n".join(lines))
+    table.models = models_beside("\n".join(lines), source)
     _fill_missing_rows(table, source)
     return table
 
 
-def parse_models(text: str) -> dict[int, str]:
-    r"""GPU models by index, as ``nvidia-smi -L`` and environment reports list them.
-
-    >>> parse_models("GPU 0: Tesla T4 (UUID: GPU-1)\nGPU 1,2: NVIDIA L4")
-    {0: 'Tesla T4', 1: 'NVIDIA L4', 2: 'NVIDIA L4'}
-    """
-    models: dict[int, str] = {}
-    for line in text.split("\n"):
-        if model := _MODEL.search(line):
-            models |= dict.fromkeys(map(int, model[1].split(",")), model[2])
-    return models
-
-
-def _several(number: int) -> Finding:
-    return Finding("several-matrices", f"a second matrix follows, with a row in line {number + 1}", "only the first was read")
+def _several(number: int, *, before: bool = False) -> Finding:
+    what = "rows without a header stand above the matrix, one" if before else "a second matrix follows, with a row"
+    hint = "they were left out" if before else "only the first was read"
+    return Finding("several-matrices", f"{what} in line {number + 1}", hint)
 
 
 def _read_rows(lines: list[str], start: int, end: int, names: list[str], source: str) -> Table:
@@ -164,12 +155,21 @@ def _read_rows(lines: list[str], start: int, end: int, names: list[str], source:
     for number, line in enumerate(lines[start + 1 : end], start + 1):
         match = row.search(line)
         if match is None or _PEER_STATUS.search(line):
+            _refuse_stranger(table, line, number, source)
             continue
         if match["name"] in table.lines:
             table.findings.append(_several(number))
             break
         _read_row(table, match["name"], lines, number, match.end(), source)
     return table
+
+
+def _refuse_stranger(table: Table, line: str, number: int, source: str) -> None:
+    """Raise where a row is of a GPU that the header does not have: names are cut off or damaged."""
+    stranger = _A_STRANGER.match(line) if table.lines and not _PEER_STATUS.search(line) else None
+    if stranger is not None and stranger[1] not in table.names:
+        where = f"{source}, line {number + 1}"
+        raise BadInput(f"row {stranger[1]} has no column in the header", path=where, hint="paste the whole matrix, lines and all")
 
 
 def _no_header(lines: list[str], source: str) -> BadInput:
@@ -196,7 +196,7 @@ def _device_names(line: str) -> list[str] | None:
         if line.startswith("CPU Aff", position):
             return names
         if position == len(line):
-            return names if all(_KNOWN_DEVICE.fullmatch(name) for name in names) else None
+            return names if all(_NAMED_DEVICE.fullmatch(name) for name in names) else None  # words of prose have no number
         match = _DEVICE.match(line, position)
         if match is None or _CELL.fullmatch(match[0]):
             return None

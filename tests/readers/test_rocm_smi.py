@@ -214,7 +214,7 @@ def test_product_names_memory_and_bus_ids_are_read(label: str) -> None:
         )
     )
     (sight,) = capture.gpus
-    assert (sight.model, sight.bus_id) == ("AMD Instinct MI300X OAM", "0000:0c:00.0")
+    assert (sight.model, sight.bus_id) == ("AMD Instinct MI300X", "0000:0c:00.0")
     assert sight.memory == Bytes(206141652992)
     assert (sight.facts.compute_capability, sight.facts.memory_free) == ("gfx942", Bytes(206000000000))
     assert capture.matrix is None

@@ -17,6 +17,7 @@ _MEANING = {
     "DR": "disabled by registry key",
 }
 _DISABLED_BY_KEY = "DR"
+_BY_THE_MODEL = "GNS"
 _UNKNOWN = "U"
 
 Pairs = Sequence[tuple[Device, Device]]
@@ -78,7 +79,7 @@ def _refused(view: View, pairs: Pairs) -> Finding:
     words = sorted({word for a, b in pairs for word in _words(view, a, b)} - {"OK", _UNKNOWN, "X"})
     said = ", ".join(f"{word} ({_MEANING.get(word, 'no')})" for word in words)
     by_key = _DISABLED_BY_KEY in words
-    by_design = all(_barred(view, a) or _barred(view, b) for a, b in pairs)
+    by_design = words == [_BY_THE_MODEL] or all(_barred(view, a) or _barred(view, b) for a, b in pairs)
     # NCCL copies directly below one host bridge only; farther away a refusal costs what is not used anyway
     matters = any(view.near(a, b) for a, b in pairs)
     if by_key:
