@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from planner.core.engine import Engine, LaunchSpec
     from planner.core.finding import Finding
     from planner.core.hardware import GpuSpec
+    from planner.core.implementation import CollectiveTable
     from planner.core.model import ModelSpec
     from planner.core.plan import Infeasible, Parallelism, Plan
     from planner.core.quantization import WeightFormat
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
+    from planner.documents.measurements import Validation
     from planner.graph.difference import Change
     from planner.search.fit import Remedy
     from planner.search.rank import Ranked, Search
@@ -115,6 +117,28 @@ def smallest_that_fits(
 
     _, search, _, _ = _prepare(model, topology, workload, engine, objective)
     return remedy(search.pricer, 1)
+
+
+def predict_collective(
+    topology: Topology,
+    operation: str,
+    sizes: Sequence[float],
+    *,
+    gpus: Sequence[int] | None = None,
+    implementation: str = "auto",
+    eager: bool = False,
+) -> CollectiveTable:
+    """What an operation of nccl-tests takes: see :func:`planner.validation.predict_collective`."""
+    from planner.validation import predict_collective as predict
+
+    return predict(topology, operation, sizes, gpus=gpus, implementation=implementation, eager=eager)
+
+
+def validate(path: Path, *, by: Sequence[str] = (), include_flagged: bool = False) -> Validation:
+    """Predictions held against a table of measurements: see :func:`planner.validation.validate`."""
+    from planner.validation import validate as hold
+
+    return hold(path, by=by, include_flagged=include_flagged)
 
 
 def _prepare(
@@ -333,6 +357,7 @@ __all__ = [
     "load_gpu",
     "load_model",
     "load_topology",
+    "predict_collective",
     "probe",
     "recommend",
     "refuse_absent",
@@ -343,4 +368,5 @@ __all__ = [
     "topology_matrix",
     "topology_names",
     "topology_yaml",
+    "validate",
 ]

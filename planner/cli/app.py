@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.collective import collective
 from planner.cli.doctor import doctor
 from planner.cli.estimate import estimate
 from planner.cli.probe import probe
 from planner.cli.recommend import recommend
 from planner.cli.topology import topology_app
+from planner.cli.validate import validate
 
 app = typer.Typer(
     help="Plan LLM inference by the wires: read a machine's topology, place every rank, write the launch command.",
@@ -23,6 +25,8 @@ app.command()(probe)
 app.command()(doctor)
 app.command()(recommend)
 app.command()(estimate)
+app.command()(collective)
+app.command()(validate)
 app.add_typer(topology_app, name="topology")
 
 

@@ -53,6 +53,15 @@ class NcclFactors:
 
 
 @dataclass(frozen=True, slots=True)
+class OperationFit:
+    """Measured over modelled time of an operation by number of ranks, at ascending ``sizes`` (bytes); and the error left."""
+
+    sizes: tuple[Bytes, ...]
+    factors: Mapping[int, tuple[float, ...]]
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
 class CustomAllReduceFit:
     """An engine's own NVLink kernel where nothing was measured."""
 
@@ -99,7 +108,11 @@ class UncertaintyFit:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All constants the cost model leans on."""
+    """All constants the cost model leans on.
+
+    ``operations`` is by operation, then by GPU generation on NVLink or ``pcie``; ``eager_floors`` is by the same, what an
+    operation takes at least without CUDA graphs; ``measured_error`` the share by which versions of one library differ.
+    """
 
     gemm: Mapping[str, KernelFit]
     moe: Mapping[str, KernelFit]
@@ -107,6 +120,9 @@ class Calibration:
     prefill_attention: AttentionFit
     anchors: tuple[Anchor, ...]
     nccl: Mapping[str, NcclFactors]
+    operations: Mapping[str, Mapping[str, OperationFit]]
+    eager_floors: Mapping[str, Seconds]
+    measured_error: float
     custom_all_reduce: CustomAllReduceFit
     point_to_point: PointToPointFit
     elementwise: Seconds

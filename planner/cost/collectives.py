@@ -11,6 +11,7 @@ import math
 
 from planner.core.engine import CustomAllReduce, EngineTraits
 from planner.core.estimate import CollectiveTime, Confidence
+from planner.core.implementation import Implementation
 from planner.cost import nccl
 from planner.cost.calibration import Anchor, Calibration
 from planner.cost.formula import formula
@@ -85,9 +86,9 @@ def nccl_factor(size: Bytes, factors: tuple[float, float, float]) -> float:
 
 
 class Collectives:
-    """All-reduces and all-gathers of one engine on one machine."""
+    """All-reduces and all-gathers of one engine, or one implementation, on one machine."""
 
-    def __init__(self, calibration: Calibration, traits: EngineTraits) -> None:
+    def __init__(self, calibration: Calibration, traits: EngineTraits | Implementation) -> None:
         self._calibration = calibration
         self._traits = traits
         self._memo: dict[tuple[tuple[int, ...], float], CollectiveTime] = {}
@@ -118,7 +119,7 @@ class Collectives:
             if own < time:
                 name = f"{self._traits.name} kernel"
                 return CollectiveTime(own, name, group.limiting_link, "medium", "wire time of the engine's own kernel")
-        confidence = _confidence(group)
+        confidence = confidence_of(group)
         return CollectiveTime(
             time, f"NCCL {algorithm}", group.limiting_link, confidence, "NCCL's model, ring packing of the group"
         )
@@ -137,30 +138,11 @@ class Collectives:
         return interpolate(anchor[0].points, size) if anchor else self._nccl(group, size)[0]
 
     def _nccl(self, group: GroupFacts, size: Bytes) -> tuple[Seconds, str]:
-        time, algorithm = nccl.all_reduce(size, self._fabric(group))
-        factors = self._calibration.nccl[_generation(group.compute_capability)].factors
+        fabric = fabric_of(group)
+        time, algorithm = nccl.all_reduce(size, fabric)
+        pcie = fabric.link == "pcie" and group.nodes == 1 and not group.packing.staged and not _bridged(group)
+        factors = self._calibration.nccl["pcie" if pcie else generation_of(group.compute_capability)].factors
         return Seconds(time * nccl_factor(size, factors)), algorithm
-
-    def _fabric(self, group: GroupFacts) -> nccl.Fabric:
-        """What NCCL would find for a group: channels of the packed rings, capped by the network between nodes."""
-        link = "nvlink" if group.packing.kind in (PathKind.NVLINK, PathKind.SELF) else "pcie"
-        capability = group.compute_capability
-        heads, head = 0, BytesPerSecond(0.0)
-        if group.nodes == 1:
-            count, speed = nccl.channels(group.packing.fastest, group.packing.bandwidth, capability)
-            if group.switched and group.ranks > 2:
-                head = nccl.nvls_head(group.pair_achieved, group.ranks, capability)
-                heads = group.ranks if head > 0 else 0
-        else:
-            inside = float(group.packing.bandwidth) or math.inf
-            count = max(1, group.network_cards)
-            speed = BytesPerSecond(min(float(group.network), inside) / count)
-            if group.node_ports > 0:
-                head = nccl.nvls_head(group.node_ports, group.ranks // group.nodes, capability)
-                heads = group.ranks // group.nodes if head > 0 else 0
-        return nccl.Fabric(
-            group.ranks, group.nodes, max(1, count), max(speed, BytesPerSecond(1.0)), capability, link, heads, head
-        )
 
     def _anchor(self, group: GroupFacts, stack: str) -> tuple[Anchor, Confidence] | None:
         """The measurement that fits a group: same stack and ranks, GPUs joined by NVLinks of the same kind and number."""
@@ -178,16 +160,45 @@ class Collectives:
         return None
 
 
+def fabric_of(group: GroupFacts) -> nccl.Fabric:
+    """What NCCL would find for a group: channels of the packed rings, capped by the network between nodes."""
+    link = "nvlink" if group.packing.kind in (PathKind.NVLINK, PathKind.SELF) else "pcie"
+    capability = group.compute_capability
+    heads, head = 0, BytesPerSecond(0.0)
+    if group.nodes == 1:
+        count, speed = nccl.channels(group.packing.fastest, group.packing.bandwidth, capability)
+        if group.switched and group.ranks > 2:
+            head = nccl.nvls_head(group.pair_achieved, group.ranks, capability)
+            heads = group.ranks if head > 0 else 0
+    else:
+        inside = float(group.packing.bandwidth) or math.inf
+        count = max(1, group.network_cards)
+        speed = BytesPerSecond(min(float(group.network), inside) / count)
+        if group.node_ports > 0:
+            head = nccl.nvls_head(group.node_ports, group.ranks // group.nodes, capability)
+            heads = group.ranks // group.nodes if head > 0 else 0
+    return nccl.Fabric(group.ranks, group.nodes, max(1, count), max(speed, BytesPerSecond(1.0)), capability, link, heads, head)
+
+
+def _bridged(group: GroupFacts) -> bool:
+    """Whether NVLinks between some members let several rings pass where the PCIe of one GPU lets one.
+
+    There, and where copies go through host memory, NCCL's model is as far off as on NVLink; on plain PCIe it is nearly right.
+    """
+    return group.packing.bandwidth > group.packing.fastest * 1.01
+
+
 def _limit(gate: CustomAllReduce, group: GroupFacts) -> int:
     return gate.limit(group.compute_capability, group.ranks)
 
 
-def _generation(compute_capability: tuple[int, int]) -> str:
+def generation_of(compute_capability: tuple[int, int]) -> str:
+    """The GPU generation whose measurements stand for this compute capability."""
     if compute_capability >= (10, 0):
         return "blackwell"
     return "hopper" if compute_capability >= (9, 0) else "ampere"
 
 
-def _confidence(group: GroupFacts) -> Confidence:
+def confidence_of(group: GroupFacts) -> Confidence:
     """Low wherever PCIe or a network carries the ring: boxes of one class differ up to tenfold."""
     return "medium" if group.packing.kind is PathKind.NVLINK and group.nodes == 1 else "low"

@@ -24,7 +24,7 @@ _HOP = {
     "pcie": {"tree": (1.0, 1.9, 4.0), "ring": (1.0, 2.5, 5.7)},
     "network": {"tree": (5.0, 8.5, 14.0), "ring": (2.7, 4.0, 14.0)},
 }
-_NVLS_LATENCY = 25.0
+NVLS_LATENCY = 25.0
 _NVLS_TREE_HOP = 20.9
 NOTHING = BytesPerSecond(0.0)
 _PROTOCOLS = ("LL", "LL128", "Simple")
@@ -201,10 +201,10 @@ def nvls_all_reduce(size: Bytes, fabric: Fabric) -> Seconds:
     n, nodes, heads = fabric.ranks, fabric.nodes, fabric.heads
     head = fabric.head_bandwidth / GIGA * _NVLS_EFFICIENCY[fabric.generation] * (heads - 1) / heads * 2
     if nodes == 1:
-        latency = _NVLS_LATENCY
+        latency = NVLS_LATENCY
         per_channel = head
     else:
-        latency = _NVLS_LATENCY + 2 * math.floor(math.log2(nodes)) * _NVLS_TREE_HOP
+        latency = NVLS_LATENCY + 2 * math.floor(math.log2(nodes)) * _NVLS_TREE_HOP
         between = fabric.bus / heads * (2 if nodes <= 2 else 1)
         per_channel = min(head, between, _NVLS_TREE[fabric.generation][min(nodes, 3) - 1])
     bandwidth = heads * per_channel * n / (2 * (n - 1))
@@ -220,14 +220,30 @@ def all_reduce(size: Bytes, fabric: Fabric) -> tuple[Seconds, str]:
     >>> round(time * 1e6, 2), name
     (28.01, 'ring LL')
     """
-    protocols = [protocol for protocol in _PROTOCOLS if protocol != "LL128" or _ll128(fabric)]
-    candidates = [(ring_all_reduce(size, fabric, protocol), f"ring {protocol}") for protocol in protocols]
-    candidates += [(tree_all_reduce(size, fabric, protocol), f"tree {protocol}") for protocol in protocols]
+    enabled = protocols(fabric)
+    candidates = [(ring_all_reduce(size, fabric, protocol), f"ring {protocol}") for protocol in enabled]
+    candidates += [(tree_all_reduce(size, fabric, protocol), f"tree {protocol}") for protocol in enabled]
     if fabric.heads >= 2 and fabric.head_bandwidth > 0:
         candidates.append((nvls_all_reduce(size, fabric), "NVLS" if fabric.nodes == 1 else "NVLS tree"))
     return min(candidates)
 
 
-def _ll128(fabric: Fabric) -> bool:
-    """LL128 needs NVLink inside the node, and Volta or later."""
-    return fabric.link == "nvlink" and fabric.compute_capability >= (7, 0)
+def protocols(fabric: Fabric) -> list[str]:
+    """The enabled protocols: LL128 needs NVLink inside the node, and Volta or later."""
+    ll128 = fabric.link == "nvlink" and fabric.compute_capability >= (7, 0)
+    return [protocol for protocol in _PROTOCOLS if protocol != "LL128" or ll128]
+
+
+def ring_base(protocol: str) -> Seconds:
+    """What a ring takes before its first hop, s."""
+    return Seconds(_BASE["ring"][_PROTOCOLS.index(protocol)] * MICRO)
+
+
+def hop(link: str, protocol: str) -> Seconds:
+    """Latency of one hop of a ring over ``nvlink``, ``pcie`` or ``network``, s."""
+    return Seconds(_HOP[link]["ring"][_PROTOCOLS.index(protocol)] * MICRO)
+
+
+def nvls_efficiency(fabric: Fabric) -> float:
+    """Share of a head's bandwidth that in-switch reduction reaches; 0 before Hopper."""
+    return _NVLS_EFFICIENCY[fabric.generation]

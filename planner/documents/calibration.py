@@ -14,6 +14,7 @@ from planner.cost.calibration import (
     CustomAllReduceFit,
     KernelFit,
     NcclFactors,
+    OperationFit,
     PointToPointFit,
     TtftFit,
     UncertaintyFit,
@@ -82,6 +83,15 @@ class FactorsDocument(Document):
     error: float
 
 
+class OperationDocument(Document):
+    """One operation on one generation: measured over modelled time by number of ranks, at the sizes of the document."""
+
+    factors: dict[str, list[Annotated[float, Field(gt=0)]]] = Field(min_length=1)
+    rows: int
+    error: float
+    left_out_error: float | None
+
+
 class CollectivesDocument(Document):
     """``collectives.yaml``."""
 
@@ -89,6 +99,12 @@ class CollectivesDocument(Document):
     fitted: str
     source: str
     nccl_factors: dict[str, FactorsDocument]
+    operation_sizes: list[int] = Field(min_length=1)
+    operations: dict[str, dict[str, OperationDocument]]
+    eager_floors: dict[str, Time]
+    eager_source: str
+    measured_error: Share
+    measured_error_source: str
     all_reduce_anchors: list[AnchorDocument]
 
 
@@ -199,6 +215,12 @@ def load_calibration() -> Calibration:
             name: NcclFactors((item.factors[0], item.factors[1], item.factors[2]), item.error)
             for name, item in collectives.nccl_factors.items()
         },
+        operations={
+            name: {generation: _operation(item, collectives.operation_sizes) for generation, item in fits.items()}
+            for name, fits in collectives.operations.items()
+        },
+        eager_floors={name: Seconds(floor) for name, floor in collectives.eager_floors.items()},
+        measured_error=collectives.measured_error,
         custom_all_reduce=CustomAllReduceFit(
             Seconds(serving.custom_all_reduce.floor),
             Seconds(serving.custom_all_reduce.second_barrier),
@@ -232,6 +254,13 @@ def load_calibration() -> Calibration:
 
 def _kernel(item: Roofline) -> KernelFit:
     return KernelFit(Seconds(item.launch), item.memory, item.compute, item.left_out_error)
+
+
+def _operation(item: OperationDocument, sizes: list[int]) -> OperationFit:
+    if any(len(factors) != len(sizes) for factors in item.factors.values()):
+        raise BadInput(f"expected {len(sizes)} factors for every number of ranks", path="collectives.yaml")
+    factors = {int(ranks): tuple(row) for ranks, row in item.factors.items()}
+    return OperationFit(tuple(Bytes(size) for size in sizes), factors, item.error)
 
 
 def _straight(item: Straight) -> AttentionFit:

@@ -1,0 +1,58 @@
+"""planner validate"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from planner.cli.guard import guarded
+from planner.cli.options import Format, FormatOption
+
+
+@guarded
+def validate(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.csv",
+            help="Measured collectives, one a row: columns topology, impl, op, n_gpus, message_bytes, time_us, and flag if any.",
+            show_default=False,
+        ),
+    ],
+    by: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option("--by", metavar="COLUMN,...", help="Report by the values of these columns too.", show_default=False),
+    ] = None,
+    predictions: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--predictions", metavar="OUT.csv", help="Write the rows with a column predicted_time_us.", show_default=False
+        ),
+    ] = None,
+    include_flagged: Annotated[bool, typer.Option("--include-flagged", help="Count rows with something in flag too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of predictions.")] = False,
+    form: FormatOption = Format.table,
+) -> None:
+    """Predict every row of measured collectives and say how far off the predictions are.
+
+    Exit code 0 however far off they are; 2 where the file cannot be read as such a table.
+    """
+    from planner import api
+    from planner.render import collective as render
+
+    columns = [name.strip() for name in by.split(",")] if by is not None else []
+    answer = api.validate(file, by=columns, include_flagged=include_flagged)
+    if predictions is not None:
+        from planner.documents.measurements import write_predictions
+
+        api.save_text(write_predictions(answer.columns, answer.predictions), predictions, force=force)
+        sys.stderr.write(f"wrote {predictions}\n")
+    if form is Format.json:
+        from planner.render import json
+
+        sys.stdout.write(json.write(render.validation_document(answer)))
+    else:
+        render.validation(answer)

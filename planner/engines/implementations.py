@@ -1,0 +1,66 @@
+"""The implementations of collectives that are known by name: plain NCCL, and every engine's own kernels before it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from planner.core.engine import CustomAllReduce
+from planner.core.implementation import Implementation
+from planner.engines import engines
+from planner.errors import BadInput, unknown_name
+
+AUTO = "auto"
+MIB = 2**20
+
+_NONE = CustomAllReduce(max_bytes={}, source="NCCL is what is left where an engine has no kernel of its own")
+
+# engines that cannot be planned for yet, but whose all-reduce was measured
+_SGLANG = Implementation(
+    name="sglang",
+    stack="sglang",
+    custom_all_reduce=CustomAllReduce(
+        max_bytes={0: {2: 8 * MIB, 4: 8 * MIB, 6: 8 * MIB, 8: 8 * MIB}},
+        source="assumption: as vLLM's default, whose kernel it took over",
+    ),
+    written_as="sglang-custom",
+)
+
+_WRITTEN = {"tensorrt-llm": "trtllm-custom"}
+
+
+@cache
+def implementations() -> dict[str, Implementation]:
+    """All implementations by name."""
+    found = [Implementation("nccl", "nccl", _NONE, "nccl"), _SGLANG]
+    for name, engine in engines().items():
+        traits = engine.traits
+        found.append(Implementation(name, traits.stack, traits.custom_all_reduce, _WRITTEN.get(name, f"{name}-custom")))
+    return {one.name: one for one in found}
+
+
+def find_implementations(name: str) -> tuple[Implementation, ...]:
+    """The implementation called ``name``; all of them for ``auto``. Raises ``BadInput`` with the known ones."""
+    known = implementations()
+    if name.lower() == AUTO:
+        return tuple(known.values())
+    if name.lower() not in known:
+        raise unknown_name("implementation", name, known, hint=f"known: {AUTO}, {', '.join(known)}")
+    return (known[name.lower()],)
+
+
+def written_implementation(text: str) -> tuple[Implementation, bool]:
+    """The implementation that a table of measurements names, and whether its kernels were launched one by one (eager).
+
+    Raises ``BadInput`` for one that is not known.
+
+    >>> implementation, eager = written_implementation("trtllm-custom-eager-1.3.0rc20")
+    >>> implementation.name, eager
+    ('tensorrt-llm', True)
+    """
+    parts = text.lower().split("-")
+    for one in implementations().values():
+        start = one.written_as.split("-")
+        if parts[: len(start)] == start:
+            return one, "eager" in parts[len(start) :]
+    known = ", ".join(f"{one.written_as}-…" for one in implementations().values())
+    raise BadInput(f"unknown implementation {text!r}", hint=f"known: {known}")

@@ -1,0 +1,158 @@
+"""Predictions of collectives for tables, and held against measurements: what ``planner collective`` and ``validate`` ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from planner.core.implementation import OPERATIONS, CollectiveTable, Implementation, Operation
+from planner.core.topology import Topology
+from planner.cost.accuracy import Grade, accuracy
+from planner.cost.calibration import Calibration
+from planner.cost.interconnect import Interconnect
+from planner.cost.operations import Operations, fastest
+from planner.documents.calibration import load_calibration
+from planner.documents.hardware import load_link_rates
+from planner.documents.measurements import MeasuredCollective, Validation, read_collectives
+from planner.engines.implementations import find_implementations, written_implementation
+from planner.errors import BadInput, folded, unknown_name
+from planner.graph.equip import equip
+from planner.machines import STDIN, load_gpu, load_topology
+from planner.units import Bytes
+
+
+def find_operation(name: str) -> Operation:
+    """An operation by its name as nccl-tests or anybody writes it. Raises ``BadInput`` with the known ones.
+
+    >>> find_operation("all-reduce"), find_operation("sendrecv"), find_operation("AllToAll")
+    ('all_reduce', 'send_recv', 'all_to_all')
+    """
+    for operation in OPERATIONS:
+        if folded(name) == folded(operation):
+            return operation
+    raise unknown_name("operation", name, OPERATIONS, hint=f"known: {', '.join(OPERATIONS)}")
+
+
+def predict_collective(
+    topology: Topology,
+    operation: str,
+    sizes: Sequence[float],
+    *,
+    gpus: Sequence[int] | None = None,
+    implementation: str = "auto",
+    eager: bool = False,
+) -> CollectiveTable:
+    """What an operation of nccl-tests takes on some GPUs of a machine, all of them by default, for messages of ``sizes`` bytes.
+
+    ``implementation`` is nccl, an engine, or ``auto`` for the fastest. Raises ``BadInput``.
+    """
+    found = find_operation(operation)
+    asked = find_implementations(implementation)
+    chosen = tuple(range(len(topology.gpus))) if gpus is None else tuple(gpus)
+    _refuse_gpus(topology, chosen)
+    wires, constants = _wires(topology), load_calibration()
+    askers = [Operations(wires, constants, one) for one in asked]
+    rows = [fastest([one.predict(found, chosen, Bytes(size), eager=eager) for one in askers]) for size in sizes]
+    return CollectiveTable(topology, chosen, found, implementation.lower(), eager, tuple(rows))
+
+
+def validate(path: Path, *, by: Sequence[str] = (), include_flagged: bool = False) -> Validation:
+    """Predict every row of a CSV of measured collectives and say how far off the predictions are, overall and by group.
+
+    Flagged rows are left out unless ``include_flagged``. Raises ``BadInput`` where the file is no such table.
+    """
+    columns, rows = read_collectives(path)
+    for name in by:
+        if name not in columns:
+            raise unknown_name("column", name, columns, hint=f"the columns are {', '.join(columns)}")
+    kept = [row for row in rows if include_flagged or not row.flagged]
+    predictor = _Predictor(load_calibration())
+    reasons: Counter[str] = Counter()
+    answers: list[tuple[MeasuredCollective, float | None]] = []
+    for row in kept:
+        outcome = predictor.time(row)
+        if isinstance(outcome, str):
+            reasons[outcome] += 1
+        answers.append((row, None if isinstance(outcome, str) else outcome))
+    grouped: dict[tuple[str, ...], list[tuple[MeasuredCollective, float | None]]] = {}
+    for answer in answers:
+        grouped.setdefault(tuple(answer[0].cells[name] for name in by), []).append(answer)
+    groups = [_grade(dict(zip(by, key, strict=True)), grouped[key]) for key in sorted(grouped)] if by else []
+    left_out = len(rows) - len(kept)
+    return Validation(str(path), columns, _grade({}, answers), tuple(groups), left_out, dict(reasons), tuple(answers))
+
+
+def _grade(of: Mapping[str, str], answers: Sequence[tuple[MeasuredCollective, float | None]]) -> Grade:
+    pairs = [(predicted, row.time) for row, predicted in answers if predicted is not None]
+    return Grade(of, len(answers), len(pairs), accuracy(pairs) if pairs else None)
+
+
+class _Predictor:
+    """Predictions row by row; machines, implementations and what cannot be answered are remembered."""
+
+    def __init__(self, constants: Calibration) -> None:
+        self._constants = constants
+        self._machines: dict[str, Interconnect | str] = {}
+        self._implementations: dict[str, tuple[Implementation, bool] | str] = {}
+        self._askers: dict[tuple[str, str], Operations] = {}
+
+    def time(self, row: MeasuredCollective) -> float | str:
+        """The predicted time of a row in µs, or why there is none."""
+        wires = self._machine(row.topology)
+        if isinstance(wires, str):
+            return wires
+        written = self._implementation(row.implementation)
+        if isinstance(written, str):
+            return written
+        if row.ranks > len(wires.topology.gpus):
+            return f"topology {row.topology} has {len(wires.topology.gpus)} GPUs, the row asks for {row.ranks}"
+        implementation, eager = written
+        key = row.topology, implementation.name
+        asker = self._askers.get(key)
+        if asker is None:
+            asker = self._askers[key] = Operations(wires, self._constants, implementation)
+        try:
+            operation = find_operation(row.operation)
+            return asker.predict(operation, range(row.ranks), Bytes(float(row.size)), eager=eager).taken.time * 1e6
+        except BadInput as error:
+            return error.problem
+
+    def _machine(self, reference: str) -> Interconnect | str:
+        if reference not in self._machines:
+            if reference == STDIN:
+                return "a table cannot name standard input as a topology"
+            try:
+                self._machines[reference] = _wires(load_topology(reference))
+            except BadInput as error:
+                self._machines[reference] = f"topology {reference!r}: {error.problem}"
+        return self._machines[reference]
+
+    def _implementation(self, text: str) -> tuple[Implementation, bool] | str:
+        if text not in self._implementations:
+            try:
+                self._implementations[text] = written_implementation(text)
+            except BadInput as error:
+                self._implementations[text] = error.problem
+        return self._implementations[text]
+
+
+def _wires(topology: Topology) -> Interconnect:
+    unnamed = [gpu.id for gpu in topology.gpus if gpu.hardware is None]
+    if unnamed:
+        raise BadInput(
+            f"does not say which GPU {unnamed[0]} is", path=topology.name, hint="add --gpu NAME, for example --gpu RTX-3090"
+        )
+    specs = {name: load_gpu(name) for name in topology.hardware}
+    return Interconnect(equip(topology, specs, load_link_rates()), specs)
+
+
+def _refuse_gpus(topology: Topology, gpus: Sequence[int]) -> None:
+    there = len(topology.gpus)
+    for gpu in gpus:
+        if not 0 <= gpu < there:
+            raise BadInput(f"no GPU {gpu}", path=topology.name, hint=f"its GPUs are 0 to {there - 1}")
+        if list(gpus).count(gpu) > 1:
+            raise BadInput(f"GPU {gpu} is named twice", path=topology.name)
+    if not gpus:
+        raise BadInput("no GPUs", path=topology.name, hint="name at least one")
