@@ -99,6 +99,8 @@ class _Predictor:
 
     def time(self, row: MeasuredCollective) -> float | str:
         """The predicted time of a row in µs, or why there is none."""
+        if row.problem:
+            return row.problem
         wires = self._machine(row.topology)
         if isinstance(wires, str):
             return wires

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,14 @@ from planner.cost.accuracy import Grade
 from planner.documents.files import read_text
 from planner.errors import BadInput
 
+_ZERO = re.compile(r"0+(?:\.0*)?")
 COLUMNS = ("topology", "impl", "op", "n_gpus", "message_bytes", "time_us")
 PREDICTED = "predicted_time_us"
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCollective:
-    """One row; ``size`` in bytes, ``time`` in µs, ``cells`` as they stand in the file."""
+    """One row; ``size`` in bytes, ``time`` in µs, ``cells`` as they stand in the file; ``problem`` if it cannot be predicted."""
 
     line: int
     topology: str
@@ -35,6 +37,7 @@ class MeasuredCollective:
     time: float
     flagged: bool
     cells: Mapping[str, str]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,31 @@ def _row(cells: dict[str, str], where: str, line: int) -> MeasuredCollective:
     # DictReader puts what is too much under None, and None where a cell is missing
     if None in cells or None in cells.values():
         raise BadInput("has another number of cells than the first line has columns", path=where)
+    flagged = bool((cells.get("flag") or "").strip())
+    problem = ""
+    ranks, size, time = 0, 0, math.nan
+    try:
+        time = _number(cells["time_us"], "time_us", where)
+        ranks = _count(cells["n_gpus"], "n_gpus", where)
+        if _ZERO.fullmatch(cells["message_bytes"].strip()):
+            problem = "no bytes are moved"  # nccl-tests prints such a line where the buffer is smaller than a share of it
+        else:
+            size = _count(cells["message_bytes"], "message_bytes", where)
+    except BadInput as error:
+        if not flagged:
+            raise
+        problem = error.problem  # a flag may say just that: a fact is missing
     return MeasuredCollective(
         line=line,
         topology=cells["topology"].strip(),
         implementation=cells["impl"].strip(),
         operation=cells["op"].strip(),
-        ranks=_count(cells["n_gpus"], "n_gpus", where),
-        size=_count(cells["message_bytes"], "message_bytes", where),
-        time=_number(cells["time_us"], "time_us", where),
-        flagged=bool((cells.get("flag") or "").strip()),
+        ranks=ranks,
+        size=size,
+        time=time,
+        flagged=flagged,
         cells=cells,
+        problem=problem,
     )
 
 

@@ -127,3 +127,19 @@ def test_an_unknown_column_is_refused(planner: Planner, table: Path) -> None:
     run = planner("validate", str(table), "--by", "opp")
     assert run.code == 2
     assert "unknown column 'opp'" in run.words
+
+
+def test_rows_that_move_nothing_or_lack_a_flagged_fact_are_counted_not_refused(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "measured.csv"
+    path.write_text(
+        "topology,impl,op,n_gpus,message_bytes,time_us,flag\n"
+        "8xH100-SXM5-80GB,nccl-2.27,all_reduce,8,1048576,30,\n"
+        "8xH100-SXM5-80GB,nccl-2.27,all_reduce,8,0,5,\n"
+        "8xH100-SXM5-80GB,nccl-2.27,all_reduce,,1048576,30,not_gradable\n"
+    )
+    document = planner("validate", str(path), "--format", "json").document
+    assert (document["rows"], document["answered"]) == (2, 1)
+    every = planner("validate", str(path), "--include-flagged", "--format", "json").document
+    assert (every["rows"], every["answered"]) == (3, 1)
+    path.write_text("topology,impl,op,n_gpus,message_bytes,time_us\n8xH100-SXM5-80GB,nccl-2.27,all_reduce,,1048576,30\n")
+    assert planner("validate", str(path)).code == 2
