@@ -6,7 +6,9 @@ import re
 
 from planner.readers import environment_report, gpu_list
 
-_LINE = re.compile(r"(?:^|: *)\W*GPU (\d+(?:,\d+)*): ?(.+?)(?:\s+\(UUID.*)?\s*$")
+_LINE = re.compile(r"(?:^|: {0,4})\W{0,16}GPU ([0-9]{1,3}(?:,[0-9]{1,3}){0,255}): ?(.+?)(?:\s+\(UUID.*)?\s*$")
+_LONGEST = 2000
+"""Characters of a line that may list GPUs: longer ones are logs, and would take the pattern long."""
 _NAME = re.compile(r"[A-Z](?:[^,:=%]{0,60}\d|\S{0,30} [A-Z])[^,:=%]{0,60}")
 """``Tesla T4`` and ``NVIDIA Thor``, not ``12 GiB used`` or ``OOM``."""
 
@@ -21,7 +23,7 @@ def parse_models(text: str) -> dict[int, str]:
     """
     models: dict[int, str] = {}
     for line in text.split("\n"):
-        if (found := _LINE.search(line)) and _NAME.fullmatch(found[2]):
+        if "GPU " in line and len(line) <= _LONGEST and (found := _LINE.search(line)) and _NAME.fullmatch(found[2]):
             for index in map(int, found[1].split(",")):
                 models.setdefault(index, found[2])
     return models

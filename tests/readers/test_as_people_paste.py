@@ -158,3 +158,11 @@ def test_what_a_terminal_cannot_show_stays_readable_and_json() -> None:
 def test_a_long_text_of_nothing_is_refused_in_time(piece: str) -> None:
     with pytest.raises(BadInput):
         read_capture(piece * (400_000 // len(piece)) + "x")
+
+
+@pytest.mark.parametrize(
+    "noise", [":" * 100_000, "GPU " + "9" * 5000 + ": NVIDIA L4", "#: " * 50_000], ids=["colons", "digits", "signs"]
+)
+def test_a_long_line_of_a_log_beside_a_matrix_takes_no_time_and_names_no_gpu(noise: str) -> None:
+    topology = read_capture(f"{noise}\nGPU 1: NVIDIA L4\nGPU0 GPU1 CPU Affinity\nGPU0 X PIX 0-7\nGPU1 PIX X 0-7\n")
+    assert [gpu.hardware for gpu in topology.gpus] == [None, "NVIDIA L4"]
