@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from planner.core.implementation import OPERATIONS, CollectiveTable, Implementation, Operation
+from planner.core.implementation import CollectiveTable, Implementation
+from planner.core.operation import OPERATIONS, Operation
 from planner.core.topology import Topology
 from planner.cost.accuracy import Grade, accuracy
 from planner.cost.calibration import Calibration

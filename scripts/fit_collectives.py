@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 
 from planner import api
-from planner.core.implementation import OPERATIONS, Operation
+from planner.core.operation import OPERATIONS, Operation
 from planner.cost.accuracy import accuracy
 from planner.cost.calibration import Anchor, Calibration, NcclFactors, OperationFit
 from planner.cost.collectives import fabric_of

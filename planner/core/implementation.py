@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from planner.core.engine import CustomAllReduce
 from planner.core.estimate import CollectiveTime
+from planner.core.operation import Operation
 from planner.core.topology import Topology
-
-Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv"]
-
-OPERATIONS: tuple[Operation, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
 
 
 @dataclass(frozen=True, slots=True)

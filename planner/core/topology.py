@@ -11,6 +11,7 @@ from typing import Literal
 
 from planner.core.facts import NO_GPU_FACTS, NO_HOST_FACTS, GpuFacts, HostFacts, PeerCapability, PeerStatus
 from planner.core.finding import Finding
+from planner.core.measured import MeasuredCurve
 from planner.core.unknown import NOT_STATED, Unknown
 from planner.errors import BadInput
 from planner.units import Bytes, BytesPerSecond
@@ -80,7 +81,8 @@ class Link:
     ``bandwidth`` is one direction, in B/s; every link here is full duplex. ``basis`` says whether it is the line rate
     (``peak``) or what transfers reach (``achieved``). ``count`` is NVLink bricks that are up, or PCIe lanes in use;
     ``possible_count`` and ``possible_generation`` are what the ends could do. ``achieved`` is what the cost model uses,
-    filled in once the hardware is known (:func:`planner.graph.equip.equip`).
+    filled in once the hardware is known (:func:`planner.graph.equip.equip`): ``measured``, what transfers reached on this very
+    link (``measured_by`` says which), where somebody measured.
     """
 
     a: str
@@ -94,6 +96,8 @@ class Link:
     possible_count: int | None = None
     possible_generation: int | None = None
     achieved: BytesPerSecond | None = None
+    measured: BytesPerSecond | None = None
+    measured_by: str = ""
 
     @property
     def name(self) -> str:
@@ -135,7 +139,7 @@ class Topology:
     ``observed`` holds link classes, by pair of device ids, that a capture states and the tree cannot express
     (an asymmetric matrix, say): the capture's word is kept. ``findings`` are what its reader noticed; what can be
     concluded from the graph itself is :func:`planner.graph.diagnosis.diagnose`'s. ``aliases`` are other names of a
-    machine of the library, those of cloud instances say.
+    machine of the library, those of cloud instances say. ``measurements`` are collectives measured on this machine.
     """
 
     name: str
@@ -147,6 +151,7 @@ class Topology:
     observed: tuple[tuple[str, str, str], ...] = ()
     findings: tuple[Finding, ...] = ()
     aliases: tuple[str, ...] = ()
+    measurements: tuple[MeasuredCurve, ...] = ()
 
     @cached_property
     def gpus(self) -> tuple[Device, ...]:
@@ -213,6 +218,10 @@ class Topology:
             for identifier in (a, b):
                 if identifier not in self.by_id:
                     yield f"a link class is stated for {identifier!r}, which is no device"
+        for curve in self.measurements:
+            for identifier in curve.gpus:
+                if identifier not in self.by_id or self.by_id[identifier].kind is not DeviceKind.GPU:
+                    yield f"a measurement names {identifier!r}, which is no GPU of it"
         for link in self.links:
             yield from self._link_problems(link)
         yield from self._tree_problems()
@@ -237,6 +246,8 @@ class Topology:
             yield f"link {link.name} joins a device to itself"
         if not isinstance(link.bandwidth, Unknown) and link.bandwidth <= 0:
             yield f"link {link.name} has no bandwidth"
+        if link.measured is not None and link.measured <= 0:
+            yield f"link {link.name} was measured without bandwidth"
         if link.count is not None and link.count < 1:
             yield f"link {link.name} has a count of {link.count}"
         if link.count is not None and link.possible_count is not None and link.possible_count < link.count:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from planner.core.estimate import CollectiveTime, Confidence
-from planner.core.implementation import Implementation, Operation, Prediction
+from planner.core.implementation import Implementation, Prediction
+from planner.core.operation import Operation
 from planner.cost import nccl_ops
 from planner.cost.calibration import Calibration, OperationFit
 from planner.cost.collectives import Collectives, confidence_of, fabric_of, generation_of, interpolate

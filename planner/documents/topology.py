@@ -7,12 +7,14 @@ network, or an NVLink domain over several hosts.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from planner.core.facts import PeerCapability, PeerStatus
 from planner.core.finding import Finding, Severity
+from planner.core.measured import MeasuredCurve
+from planner.core.operation import Operation
 from planner.core.topology import (
     Basis,
     Device,
@@ -31,7 +33,7 @@ from planner.documents.base import SCHEMA_VERSION, Bandwidth, Document, Size, va
 from planner.documents.block_yaml import write
 from planner.documents.facts import GpuFactsDocument, HostFactsDocument, facts_out, gpu_facts, host_facts
 from planner.errors import BadInput, PlannerError
-from planner.units import Bytes, BytesPerSecond, write_quantity
+from planner.units import Bytes, BytesPerSecond, Seconds, write_quantity
 
 MAX_HOSTS = 4096
 
@@ -63,6 +65,8 @@ class LinkDocument(Document):
     possible_count: int | None = Field(default=None, ge=1)
     possible_generation: int | None = Field(default=None, ge=1)
     source: str = ""
+    measured: Bandwidth | None = None
+    measured_by: str = ""
 
 
 class PeerStatusDocument(Document):
@@ -111,6 +115,17 @@ class FindingDocument(Document):
     devices: list[str] = []
 
 
+class CurveDocument(Document):
+    """A collective measured on this machine; ``gpus`` in rank order, ``microseconds`` by ``bytes``."""
+
+    operation: Operation
+    gpus: list[str] = Field(min_length=1)
+    stack: str = Field(min_length=1)
+    source: str
+    bytes: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    microseconds: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
 class SharedDocument(Document):
     """What hosts share."""
 
@@ -130,6 +145,7 @@ class TopologyDocument(Document):
     shared: SharedDocument = SharedDocument()
     observed: list[ObservedDocument] = []
     findings: list[FindingDocument] = []
+    measurements: list[CurveDocument] = []
 
 
 def parse_topology(text: str, name: str) -> Topology:
@@ -157,6 +173,7 @@ def parse_topology(text: str, name: str) -> Topology:
         observed=tuple((item.pair[0], item.pair[1], item.link_class) for item in document.observed),
         findings=tuple(_finding(item) for item in document.findings),
         aliases=tuple(document.aliases),
+        measurements=tuple(_curve(item, place, name) for place, item in enumerate(document.measurements)),
     )
     try:
         topology.check()
@@ -185,6 +202,13 @@ def _finding(item: FindingDocument) -> Finding:
     return Finding(item.code, item.message, item.hint, item.severity, item.evidence, item.cost, tuple(item.devices))
 
 
+def _curve(item: CurveDocument, place: int, name: str) -> MeasuredCurve:
+    if len(item.bytes) != len(item.microseconds) or sorted(set(item.bytes)) != item.bytes:
+        raise BadInput("bytes must rise, and have a time each in microseconds", path=f"{name}: measurements[{place}]")
+    points = tuple((Bytes(size), Seconds(time * 1e-6)) for size, time in zip(item.bytes, item.microseconds, strict=True))
+    return MeasuredCurve(item.operation, tuple(item.gpus), item.stack, points, item.source)
+
+
 def _link(item: LinkDocument, prefix: str) -> Link:
     a, b = (end[1:] if end.startswith("/") else prefix + end for end in item.between)
     return Link(
@@ -198,6 +222,8 @@ def _link(item: LinkDocument, prefix: str) -> Link:
         possible_count=item.possible_count,
         possible_generation=item.possible_generation,
         source=item.source,
+        measured=BytesPerSecond(item.measured) if item.measured is not None else None,
+        measured_by=item.measured_by,
     )
 
 
@@ -234,8 +260,9 @@ def dump_topology(topology: Topology) -> str:
         **({"shared": shared} if shared["devices"] else {}),
         "observed": [{"pair": [a, b], "link_class": link_class} for a, b, link_class in topology.observed],
         "findings": [_finding_out(finding) for finding in topology.findings],
+        "measurements": [_curve_out(curve) for curve in topology.measurements],
     }
-    for key in ("observed", "description", "aliases", "findings"):
+    for key in ("observed", "description", "aliases", "findings", "measurements"):
         if not document[key]:
             del document[key]
     if not document["origin"]["assumptions"]:
@@ -283,6 +310,17 @@ def _finding_out(finding: Finding) -> dict[str, Any]:
     )
 
 
+def _curve_out(curve: MeasuredCurve) -> dict[str, Any]:
+    return {
+        "operation": curve.operation,
+        "gpus": list(curve.gpus),
+        "stack": curve.stack,
+        "source": curve.source,
+        "bytes": [int(size) if size.is_integer() else float(size) for size, _ in curve.points],
+        "microseconds": [float(f"{time * 1e6:.6g}") for _, time in curve.points],
+    }
+
+
 def _link_out(link: Link, prefix: str) -> dict[str, Any]:
     known = not isinstance(link.bandwidth, Unknown)
     ends = [end.removeprefix(prefix) if not prefix or end.startswith(prefix) else f"/{end}" for end in (link.a, link.b)]
@@ -297,6 +335,8 @@ def _link_out(link: Link, prefix: str) -> dict[str, Any]:
             "possible_count": link.possible_count,
             "possible_generation": link.possible_generation,
             "source": link.source,
+            "measured": write_quantity(link.measured, "bandwidth") if link.measured is not None else None,
+            "measured_by": link.measured_by,
         }
     )
 

@@ -35,7 +35,7 @@ def equip(topology: Topology, specs: Mapping[str, GpuSpec], rates: LinkRates) ->
     fill = _Fill(topology, specs, rates)
     for link in topology.links:
         filled, assumption = fill(link)
-        links.append(filled)
+        links.append(filled if link.measured is None else replace(filled, achieved=link.measured))
         if assumption:
             assumptions[assumption] = None
     origin = replace(topology.origin, assumptions=tuple(assumptions))

@@ -10,7 +10,7 @@ import re
 import jsonschema
 import pytest
 
-from planner.core.implementation import OPERATIONS
+from planner.core.operation import OPERATIONS
 from planner.documents.files import DATA
 from support import Planner
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import api
-from planner.core.implementation import OPERATIONS, Operation
+from planner.core.operation import OPERATIONS, Operation
 from planner.cost import nccl, nccl_ops
 from planner.cost.interconnect import Interconnect
 from planner.cost.operations import Operations
