@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from planner.errors import BadInput, PlannerError, Unavailable, unknown_name
 from planner.machines import (
     STDIN,
+    document_text,
     find_topology,
     load_gpu,
     load_topology,
@@ -23,9 +24,10 @@ from planner.machines import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
+    from planner.core.calibrated import CalibrationAnswer
     from planner.core.engine import Engine, LaunchSpec
     from planner.core.finding import Finding
     from planner.core.hardware import GpuSpec
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
     from planner.core.model import ModelSpec
     from planner.core.plan import Infeasible, Parallelism, Plan
     from planner.core.quantization import WeightFormat
+    from planner.core.saved import SavedPlan
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
-    from planner.documents.measurements import Validation
+    from planner.cost.accuracy import Validation
+    from planner.deploy.target import Job, Output
     from planner.graph.difference import Change
     from planner.search.fit import Remedy
     from planner.search.rank import Ranked, Search
@@ -52,20 +56,20 @@ def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
     refuse_strange(reference)
     path = Path(reference)
     if path.is_dir() or path.suffix == ".json" or path.is_file():
-        config, name, source = _config_file(path, reference)
+        config, name, source, places = _config_file(path, reference)
     else:
         from planner.documents.catalogue import find_model
 
         entry = find_model(reference)
-        config, name, source = entry.config, entry.hub_id, entry.name
+        config, name, source, places = entry.config, entry.hub_id, entry.name, {}
     try:
-        model = read_config(config, name, source)
+        model = read_config(config, name, source, places=places)
     except BadInput:
-        if quant is None or "quantization_config" not in config:
+        if quant is None:
             raise
         # the user says what the weights are, so what the checkpoint says of itself need not be readable
-        model = read_config({key: config[key] for key in config if key != "quantization_config"}, name, source)
-    return model if quant is None else replace(model, weight_format=_weight_format(quant))
+        model = read_config(config, name, source, quantised=False)
+    return model if quant is None else model.stored_as(_weight_format(quant))
 
 
 def recommend(
@@ -109,6 +113,50 @@ def emit(plan: Plan, model: ModelSpec, topology: Topology, engine: str = "vllm")
     return find_engine(engine).launch(plan, model, topology)
 
 
+def plan_of(
+    answer: Recommendation, topology: Topology, *, model: str, reference: str | None = None, inline: bool = False
+) -> SavedPlan:
+    """The first plan of an answer as it is kept: see :func:`planner.launching.saved_plan`."""
+    from planner.launching import saved_plan
+
+    return saved_plan(answer, topology, model=model, reference=reference, inline=inline)
+
+
+def load_plan(reference: str) -> SavedPlan:
+    """A saved plan by its file, or ``-``. Raises ``BadInput`` with the place of what is wrong."""
+    from planner.launching import read_plan
+
+    return read_plan(reference)
+
+
+def plan_yaml(saved: SavedPlan) -> str:
+    """The plan as the text of its document."""
+    from planner.launching import write_plan
+
+    return write_plan(saved)
+
+
+def emit_plan(
+    saved: SavedPlan,
+    target: str = "shell",
+    *,
+    engine: str | None = None,
+    name: str | None = None,
+    namespace: str | None = None,
+    image: str | None = None,
+) -> tuple[Job, Output]:
+    """What is launched and the files that do so on a target; by the plan's engine where none is named. Raises ``BadInput``."""
+    from planner.engines import find_engine
+    from planner.launching import files_of, for_engine, job_of
+
+    if engine is not None and find_engine(engine).traits.name != saved.engine:
+        degrees = saved.plan.parallelism
+        answer = estimate(saved.model, saved.topology, saved.workload, degrees, engine=engine, objective=saved.objective)
+        saved = for_engine(saved, answer)
+    job = job_of(saved, _equipped(saved.topology)[0], name=name, namespace=namespace, image=image)
+    return job, files_of(job, target)
+
+
 def smallest_that_fits(
     model: ModelSpec, topology: Topology, workload: Workload, *, engine: str = "vllm", objective: Objective = "throughput"
 ) -> Remedy:
@@ -136,9 +184,38 @@ def predict_collective(
 
 def validate(path: Path, *, by: Sequence[str] = (), include_flagged: bool = False) -> Validation:
     """Predictions held against a table of measurements: see :func:`planner.validation.validate`."""
+    from planner.validation import Library
     from planner.validation import validate as hold
 
-    return hold(path, by=by, include_flagged=include_flagged)
+    def priced(
+        model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str
+    ) -> Ranked | Infeasible:
+        return _prepare(model, topology, workload, engine, "throughput")[1].one(parallelism)
+
+    return hold(path, Library(load_model, priced), by=by, include_flagged=include_flagged)
+
+
+def calibrate(
+    reference: str | None,
+    files: Sequence[str],
+    *,
+    gpu: str | None = None,
+    operation: str | None = None,
+    gpus: Sequence[int] | None = None,
+) -> CalibrationAnswer:
+    """A machine's topology with what files measured on it: see :func:`planner.measuring.calibrate`."""
+    from planner.measuring import calibrate as fit
+
+    return fit(reference, files, gpu=gpu, operation=operation, gpus=gpus)
+
+
+def measure(
+    topology: Topology, *, seconds: float = 120.0, report: Callable[[str, int, int], None] = lambda *_: None
+) -> tuple[Topology, CalibrationAnswer | None]:
+    """This host's ``topology`` with what programs on it measure: see :func:`planner.measuring.this_host.measure`."""
+    from planner.measuring.this_host import measure as run
+
+    return run(topology, seconds, report)
 
 
 def _prepare(
@@ -244,6 +321,7 @@ def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:
 
 def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec) -> tuple[str, ...]:
     warnings = [f"{finding.code}: {finding.message}" for finding in diagnose(topology) if finding.severity == "problem"]
+    warnings += [f"{model.name}: {note}" for note in model.notes]
     if len(specs) > 1:
         warnings.append(f"mixed GPUs ({', '.join(specs)}): every rank is sized and timed as the weakest GPU of its plan")
     other = sorted({spec.vendor for spec in specs.values() if spec.vendor != "NVIDIA"})
@@ -278,15 +356,14 @@ def _answer(
     from planner.deploy.shell import command_line
     from planner.search.reasons import plan_reasons, reasons
     from planner.search.recommendation import Recommendation, Recommended
-    from planner.search.sharing import shared_link
 
     pricer = search.pricer
     plans = []
     for place, one in enumerate(ranked[:top]):
         launch = engine.launch(one.plan, pricer.model, topology)
         commands = tuple(command_line(process) for process in launch.processes)
-        shared = shared_link(pricer.wires, one.plan.placement)
-        assumptions = (*one.estimate.assumptions, *((shared,) if shared else ()))
+        shared = one.estimate.communication.shared_link
+        assumptions = (*one.estimate.assumptions, *((str(shared),) if shared else ()))
         plans.append(Recommended(place + 1, one, launch, commands, plan_reasons(search, ranked, place), assumptions))
     return Recommendation(
         topology=topology,
@@ -308,8 +385,10 @@ def _missed_targets(workload: Workload, ranked: Sequence[Ranked]) -> tuple[str, 
     return (f"no plan meets the targets; the first misses {' and '.join(ranked[0].missed(workload))}",)
 
 
-def _config_file(path: Path, reference: str) -> tuple[dict[str, Any], str, str]:
-    """The config of a model given as a path, the name to launch it by, and what messages call the file."""
+def _config_file(path: Path, reference: str) -> tuple[dict[str, Any], str, str, dict[str, str]]:
+    """The config of a model given as a path, the name to launch it by, what messages call the file, and what they call fields
+    that stand in NVIDIA ModelOpt's ``hf_quant_config.json`` beside it.
+    """
     from planner.documents import json_file
     from planner.documents.files import read_text
 
@@ -318,22 +397,14 @@ def _config_file(path: Path, reference: str) -> tuple[dict[str, Any], str, str]:
     if path.is_dir() and not file.exists():
         raise BadInput("holds no config.json", path=reference, hint="pass the directory that a model's config.json lies in")
     config = json_file.load(read_text(file), str(file))
-    extra = folder / "hf_quant_config.json"
+    extra, places = folder / "hf_quant_config.json", {}
     if "quantization_config" not in config and extra.exists():
-        config |= _modelopt_format(json_file.load(read_text(extra), str(extra)), str(extra))
+        quantization = json_file.load(read_text(extra), str(extra)).get("quantization")
+        if isinstance(quantization, dict):
+            config["quantization_config"] = quantization | {"quant_method": "modelopt"}
+            places["quantization_config"] = f"{extra}: $.quantization"
     name = str(folder)
-    return config, f"./{name}" if name.startswith("-") else name, str(file)
-
-
-def _modelopt_format(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """``quantization_config`` as NVIDIA ModelOpt writes it into a file of its own."""
-    quantization = settings.get("quantization")
-    algorithm = quantization.get("quant_algo") if isinstance(quantization, dict) else None
-    methods = {"FP8": "fp8", "NVFP4": "nvfp4", "W4A16_AWQ": "awq", None: None}
-    if algorithm not in methods:
-        known = ", ".join(name for name in methods if name)
-        raise BadInput(f"quant_algo {algorithm!r} is not read yet", path=source, hint=f"known: {known}; or say it with --quant")
-    return {"quantization_config": {"quant_method": methods[algorithm]}} if algorithm else {}
+    return config, f"./{name}" if name.startswith("-") else name, str(file), places
 
 
 def _weight_format(name: str) -> WeightFormat:
@@ -348,15 +419,22 @@ def _weight_format(name: str) -> WeightFormat:
 __all__ = [
     "PlannerError",
     "Unavailable",
+    "calibrate",
     "compare",
     "diagnose",
+    "document_text",
     "emit",
+    "emit_plan",
     "equipped_for_display",
     "estimate",
     "find_topology",
     "load_gpu",
     "load_model",
+    "load_plan",
     "load_topology",
+    "measure",
+    "plan_of",
+    "plan_yaml",
     "predict_collective",
     "probe",
     "recommend",

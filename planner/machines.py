@@ -233,6 +233,12 @@ def _read(source: str) -> tuple[str, str]:
     return (read_stdin(), "<stdin>") if source == STDIN else (read_text(Path(source)), source)
 
 
+def document_text(path: str) -> str | None:
+    """The text of a topology document, ``None`` where the file is a capture. Raises ``BadInput`` where it cannot be read."""
+    text, source = _read(path)
+    return text if _is_document(text, source) else None
+
+
 def _is_document(text: str, source: str) -> bool:
     """Whether the text is a topology document. A capture stays one under the name ``topo.yaml``."""
     if re.search(r"^schema_version\s*:", text, re.MULTILINE):

@@ -1,4 +1,5 @@
-"""How long whole commands take and how much memory they hold, each the best and the middle of several runs.
+"""How long whole commands take and how much memory they hold, each the best and the middle of several runs; before that, what
+one all-reduce costs to predict on irregular machines.
 
     python scripts/benchmark.py [RUNS]
 
@@ -11,6 +12,19 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from itertools import combinations
+
+from planner import api
+from planner.core.hardware import GpuSpec
+from planner.core.topology import Topology
+from planner.cost.collectives import Collectives
+from planner.cost.interconnect import Interconnect
+from planner.documents.calibration import load_calibration
+from planner.documents.hardware import load_link_rates
+from planner.engines import engines
+from planner.graph.equip import equip
+from planner.units import Bytes
 
 COMMANDS = (
     ("--help",),
@@ -21,6 +35,10 @@ COMMANDS = (
     ("recommend", "llama-3.1-70b", "--topology", "dgx-1-v100", "--quant", "gptq"),
     ("recommend", "llama-3.1-405b", "--topology", "gb200-nvl72"),
 )
+
+IRREGULAR = ("dgx-1-v100", "8x-a800-pcie-pairs", "8x-l40s", "azure-nd96isr-mi300x-v5", "10x-l40s", "dgx-h100")
+"""Machines with eight GPUs and more: a hybrid mesh, pairs, four switches on two sockets, a full mesh, odd, one switch."""
+GROUP = 8
 
 
 def once(arguments: tuple[str, ...]) -> tuple[float, float]:
@@ -37,8 +55,42 @@ def once(arguments: tuple[str, ...]) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1000
 
 
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def predictions(runs: int) -> None:
+    """An all-reduce of eight GPUs that nobody asked for before, the same once more, and all groups of a machine's first eight."""
+    print(f"{'first':>8} {'again':>9} {'all groups':>11} {'packed':>7}  all-reduces of {GROUP} GPUs ({runs} runs each)")
+    calibration, traits, rates = load_calibration(), engines()["vllm"].traits, load_link_rates()
+
+    def fresh(topology: Topology, specs: dict[str, GpuSpec]) -> tuple[Interconnect, Callable[[tuple[int, ...]], object]]:
+        wires, ask = Interconnect(topology, specs), Collectives(calibration, traits)
+        return wires, lambda group: ask.all_reduce(wires.group(group), Bytes(2.0**20))
+
+    for name in IRREGULAR:
+        topology = api.load_topology(name)
+        specs = {gpu: api.load_gpu(gpu) for gpu in topology.hardware}
+        equipped, whole = equip(topology, specs, rates), tuple(range(GROUP))
+        first, again, every = [], [], []
+        for _ in range(runs):
+            _, predict = fresh(equipped, specs)
+            first.append(seconds(lambda: predict(whole)))  # noqa: B023 - called at once
+            again.append(seconds(lambda: predict(whole)))  # noqa: B023 - called at once
+            wires, predict = fresh(equipped, specs)
+            groups = [group for count in range(2, GROUP + 1) for group in combinations(whole, count)]
+            every.append(seconds(lambda: [predict(group) for group in groups]))  # noqa: B023 - called at once
+        packed = f"{wires.rings.classes}/{len(groups)}"
+        times = f"{min(first) * 1e3:6.1f}ms {min(again) * 1e6:7.1f}us {min(every) * 1e3:9.1f}ms"
+        print(f"{times} {packed:>7}  {name}")
+    print()
+
+
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    predictions(runs)
     print(f"{'best':>7} {'median':>7} {'peak':>8}  command ({runs} runs each)")
     for arguments in COMMANDS:
         once(arguments)  # compiled files and the disk cache, as for every later user

@@ -1,6 +1,8 @@
 """Fuzz the readers of captures: whatever comes in, a checked graph or an explained refusal comes out, in time.
 
-    python scripts/fuzz_readers.py --seconds 600 --seeds FOLDER... [--engine atheris]
+    python scripts/fuzz_readers.py --seconds 600 --seeds FOLDER... [--engine atheris] [--measurements]
+
+With ``--measurements`` the seeds are outputs of nccl-tests and of programs like it, and their readers are tried.
 
 With ``--engine hypothesis`` texts are put together from lines of the seeds and lines made up. Without ``--engine`` lines and cells of the seeds are cut, doubled, swapped and spoilt at random, the same way for the same
 ``--random-seed``. With ``--engine atheris`` (to be installed beside the project) libFuzzer's coverage guides the mutation.
@@ -15,15 +17,17 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from planner.core.measured import MeasuredTable
 from planner.documents.topology import dump_topology, parse_topology
 from planner.errors import PlannerError
 from planner.graph.assemble import assemble
 from planner.graph.join import join
 from planner.readers import read_all
+from planner.readers.measurements import read_measurements
 
 MOST_SECONDS = 1.0
 MOST_BYTES = 2_000_000
@@ -33,28 +37,48 @@ MOST_BYTES = 2_000_000
 class Tally:
     """What came of the inputs so far."""
 
+    read: Callable[[str], None]
     tried: int = 0
-    graphs: int = 0
+    good: int = 0
     slowest: float = 0.0
 
     def __str__(self) -> str:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return f"{self.tried} inputs, {self.graphs} graphs, slowest {self.slowest:.3f} s, peak {peak:.0f} MB"
+        return f"{self.tried} inputs, {self.good} read, slowest {self.slowest:.3f} s, peak {peak:.0f} MB"
+
+
+def read_topology(text: str) -> None:
+    """A checked graph that survives YAML."""
+    topology = assemble(join(read_all(text, "fuzz")), "fuzz", "capture", lambda _: None)
+    topology.check()
+    if len(text) % 50 == 1:
+        assert parse_topology(dump_topology(topology), "fuzz") == topology, "not the same after YAML"
+
+
+def read_measured(text: str) -> None:
+    """Points that ascend, times and bandwidths above zero."""
+    for found in read_measurements(text, "fuzz"):
+        if isinstance(found, MeasuredTable):
+            sizes = [size for size, _ in found.points]
+            assert sizes == sorted(set(sizes)), "sizes do not ascend"
+            assert all(size > 0 and taken > 0 for size, taken in found.points), "a point that is none"
+            assert found.points, "no points"
+            assert found.candidates, "no operation"
+        else:
+            assert found.bandwidth or found.latency, "nothing measured"
+            assert all(value > 0 for value in [*found.bandwidth.values(), *found.latency.values()]), "not above zero"
 
 
 def check(data: bytes, tally: Tally) -> None:
-    """The property: a checked graph that survives YAML, or a ``PlannerError``, within a second of processor time."""
+    """The property: what the reader promises, or a ``PlannerError``, within a second of processor time."""
     start = time.process_time()
     tally.tried += 1
     try:
-        topology = assemble(join(read_all(data.decode("utf-8", "replace"), "fuzz")), "fuzz", "capture", lambda _: None)
-        topology.check()
+        tally.read(data.decode("utf-8", "replace"))
     except PlannerError:
         pass
     else:
-        tally.graphs += 1
-        if tally.graphs % 50 == 1:
-            assert parse_topology(dump_topology(topology), "fuzz") == topology, "not the same after YAML"
+        tally.good += 1
     took = time.process_time() - start
     tally.slowest = max(tally.slowest, took)
     assert took <= MOST_SECONDS, f"took {took:.2f} s"
@@ -118,12 +142,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seeds", type=Path, nargs="+", required=True, help="files or folders of captures")
     parser.add_argument("--engine", choices=["random", "hypothesis", "atheris"], default="random")
+    parser.add_argument("--measurements", action="store_true")
     parser.add_argument("--random-seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failure.txt"))
     options = parser.parse_args()
     paths = [path for seed in options.seeds for path in (sorted(seed.iterdir()) if seed.is_dir() else [seed])]
     seeds = [path.read_bytes() for path in paths if path.is_file()]
-    tally = Tally()
+    tally = Tally(read_measured if options.measurements else read_topology)
     if options.engine == "atheris":
         import atheris  # type: ignore[import-not-found, import-untyped, unused-ignore] # not a dependency
 

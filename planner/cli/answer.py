@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from planner.cli.launch_options import STDOUT
 from planner.cli.options import Format, ObjectiveName
 from planner.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
+    from planner.core.topology import Topology
     from planner.core.workload import Objective
     from planner.search.recommendation import Recommendation
 
@@ -34,8 +37,28 @@ class Question:
     gpu: str | None
 
 
-def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None, top: int = 1) -> Recommendation:
-    """The recommendation, or with ``degrees`` (tensor, pipeline, data, expert) the estimate of that one layout."""
+DEFAULT_TARGET = "shell"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What else is to be done with the first plan: where it is saved, where its files go, and for which target."""
+
+    output: str | None = None
+    inline: bool = False
+    emit: str | None = None
+    target: str = DEFAULT_TARGET
+    name: str | None = None
+    namespace: str | None = None
+    image: str | None = None
+    force: bool = False
+    ranks: bool = False
+
+
+def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None, top: int = 1) -> tuple[Recommendation, Topology]:
+    """The recommendation, or with ``degrees`` (tensor, pipeline, data, expert) the estimate of that one layout; and the topology
+    as it was stated.
+    """
     from planner import api
     from planner.core.plan import Parallelism
     from planner.core.workload import Workload
@@ -56,11 +79,54 @@ def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None,
     engine = question.engine
     objective: Objective = "latency" if question.objective is ObjectiveName.latency else "throughput"
     if degrees is None:
-        return api.recommend(model, topology, workload, engine=engine, objective=objective, top=top)
-    return api.estimate(model, topology, workload, Parallelism(*degrees), engine=engine, objective=objective)
+        return api.recommend(model, topology, workload, engine=engine, objective=objective, top=top), topology
+    return api.estimate(model, topology, workload, Parallelism(*degrees), engine=engine, objective=objective), topology
 
 
-def show(answer: Recommendation, form: Format) -> None:
+def deliver(question: Question, answer: Recommendation, topology: Topology, wanted: Wanted, form: Format) -> None:
+    """Show the answer, and save and emit its first plan where that is wanted; with ``-`` the saved plan is all that is shown."""
+    _refuse_idle(wanted)
+    if wanted.output is None and wanted.emit is None:
+        show(answer, form, ranks=wanted.ranks)
+        return
+    from planner import api
+    from planner.cli.emit import put, say
+
+    if not answer.plans:  # nothing to save: the refusals are the answer
+        show(answer, form)
+    plan = api.plan_of(answer, topology, model=question.model, reference=_named(question), inline=wanted.inline)
+    launch = None
+    if wanted.emit is not None:
+        launch = api.emit_plan(plan, wanted.target, name=wanted.name, namespace=wanted.namespace, image=wanted.image)
+    if wanted.output == STDOUT:
+        sys.stdout.write(api.plan_yaml(plan))
+    else:
+        if wanted.output is not None:
+            api.save_text(api.plan_yaml(plan), Path(wanted.output), force=wanted.force)
+            sys.stderr.write(f"wrote {wanted.output}\n")
+        show(answer, form, ranks=wanted.ranks)
+    if launch is not None and wanted.emit is not None:
+        sys.stdout.flush()
+        put(launch[1], wanted.emit, force=wanted.force)
+        say(*launch, sys.stderr, wanted.emit)
+
+
+def _refuse_idle(wanted: Wanted) -> None:
+    """Raise ``BadInput`` for options that would do nothing."""
+    idle = [("--name", wanted.name), ("--namespace", wanted.namespace), ("--image", wanted.image)]
+    for option, value in [*idle, ("--target", None if wanted.target == DEFAULT_TARGET else wanted.target)]:
+        if value is not None and wanted.emit is None:
+            raise BadInput("is for --emit", path=option, hint=f"add --emit DIR, or use 'planner emit PLAN {option} {value}'")
+    if wanted.inline and wanted.output is None:
+        raise BadInput("is for -o", path="--inline")
+
+
+def _named(question: Question) -> str | None:
+    """How the topology can be found again: not by its name alone where the GPUs were named beside it."""
+    return question.topology if question.gpu is None else None
+
+
+def show(answer: Recommendation, form: Format, *, ranks: bool = False) -> None:
     """Write the answer; exit with 1 where nothing fits."""
     if form is Format.json:
         from planner.render import json
@@ -69,7 +135,7 @@ def show(answer: Recommendation, form: Format) -> None:
     else:
         from planner.render import table
 
-        table.recommendation(answer)
+        table.recommendation(answer, ranks=ranks)
     if not answer.plans:
         sys.stdout.flush()
         raise typer.Exit(ExitCode.NO)

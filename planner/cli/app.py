@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.calibrate import calibrate
 from planner.cli.collective import collective
 from planner.cli.doctor import doctor
+from planner.cli.emit import emit
 from planner.cli.estimate import estimate
 from planner.cli.probe import probe
 from planner.cli.recommend import recommend
@@ -25,8 +27,10 @@ app.command()(probe)
 app.command()(doctor)
 app.command()(recommend)
 app.command()(estimate)
+app.command()(emit)
 app.command()(collective)
 app.command()(validate)
+app.command()(calibrate)
 app.add_typer(topology_app, name="topology")
 
 

@@ -28,7 +28,7 @@ def deliver(topology: Topology, output: str | None, *, force: bool, form: Format
         sys.stdout.write(dump_topology(topology))
         return
     if output is not None:
-        output = _for_host(topology, output)
+        output = place_of(topology, output)
         api.save_topology(topology, Path(output), force=force)
     shown = api.equipped_for_display(topology)
     if form is Format.json:
@@ -43,7 +43,7 @@ def deliver(topology: Topology, output: str | None, *, force: bool, form: Format
         sys.stderr.write(f"wrote {output}\n")
 
 
-def _for_host(topology: Topology, output: str) -> str:
+def place_of(topology: Topology, output: str) -> str:
     """``output`` with the host's name for ``{host}``."""
     if HOST not in output:
         return output

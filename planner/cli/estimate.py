@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.answer import Question, ask, show
+from planner.cli.answer import Question, Wanted, ask, deliver
 from planner.cli.guard import guarded
+from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
     MOST,
     Concurrency,
@@ -46,6 +47,15 @@ def estimate(
     engine: EngineOption = "vllm",
     quant: Quant = None,
     gpu: Gpu = None,
+    output: SavePlan = None,
+    inline: Inline = False,
+    emit: EmitInto = None,
+    target: TargetOption = "shell",
+    name: Name = None,
+    namespace: Namespace = None,
+    image: Image = None,
+    force: Force = False,
+    ranks: Ranks = False,
     form: FormatOption = Format.table,
 ) -> None:
     """Price one TP x PP x DP (x EP) layout of MODEL on a machine, placed as well as can be.
@@ -55,4 +65,6 @@ def estimate(
     question = Question(
         model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
     )
-    show(ask(question, degrees=(tensor, pipeline, data, expert)), form)
+    answer, stated = ask(question, degrees=(tensor, pipeline, data, expert))
+    wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
+    deliver(question, answer, stated, wanted, form)

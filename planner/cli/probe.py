@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from planner.cli.cluster_options import NetworkSpec, Output, Strict
-from planner.cli.deliver import STDOUT, deliver, refuse_missing
+from planner.cli.deliver import STDOUT, deliver, place_of, refuse_missing
 from planner.cli.guard import guarded
 from planner.cli.options import Format, FormatOption, Gpu
 from planner.errors import BadInput
 
 if TYPE_CHECKING:
+    from planner.core.calibrated import CalibrationAnswer
     from planner.core.topology import Topology
 
 MOST_SECONDS = 3600.0
+MEASURE_SECONDS = 120.0
 
 
 @guarded
@@ -48,6 +50,24 @@ def probe(
             "--timeout", min=0.1, max=MOST_SECONDS, help="Seconds a node has to answer; 60 if not said.", show_default=False
         ),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Measure this host's links too, and calibrate them: with nccl-tests, p2pBandwidthLatencyTest, nvbandwidth, or "
+            "a Python that has torch. Uses all GPUs: not while they serve.",
+        ),
+    ] = False,
+    measure_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--measure-seconds",
+            min=1,
+            max=MOST_SECONDS,
+            help="Seconds that measuring may take in all; 120 if not said.",
+            show_default=False,
+        ),
+    ] = None,
     output: Output = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,
     strict: Strict = False,
@@ -55,12 +75,18 @@ def probe(
 ) -> None:
     """Read a machine's links and draw them.
 
-    Reads what 'nvidia-smi topo -m' printed, or runs it where there is one. With --hostfile or --ray: many machines, and
-    the cluster that they make.
+    Reads what 'nvidia-smi topo -m' printed, or runs it where there is one. With --measure, copies and collectives are timed
+    on it. With --hostfile or --ray: many machines, and the cluster that they make.
     """
     several = [option for option, asked in (("FILE", files), ("--hostfile", hostfile), ("--ray", ray)) if asked]
     if len(several) > 1:
         raise BadInput(f"{' and '.join(several)} together: one is enough", path="probe")
+    if measure and several:
+        hint = "measure on each host: 'planner probe --measure -o box.yaml'; or give outputs to 'planner calibrate'"
+        raise BadInput(f"measures this host, not {'a file' if files else 'others'}", path="--measure", hint=hint)
+    if measure_seconds is not None and not measure:
+        raise BadInput("is for --measure", path="--measure-seconds")
+    calibrated = None
     if not (hostfile or ray):
         if network is not None or timeout is not None:
             raise BadInput(
@@ -71,11 +97,29 @@ def probe(
         from planner import api
 
         topology = api.probe(files or (), gpu=gpu)
+        if measure:
+            if output is not None and output != STDOUT:
+                # kept whatever happens while measuring
+                api.save_topology(topology, Path(place_of(topology, output)), force=force)
+                force = True
+            topology, calibrated = _measured(topology, measure_seconds or MEASURE_SECONDS)
     else:
         name = Path(output).stem if output and output != STDOUT else "cluster"
         topology = _cluster(hostfile, network, timeout, name, gpu)
     deliver(topology, output, force=force, form=form)
+    if calibrated is not None and output != STDOUT and form is Format.table:
+        from planner.render import calibration
+
+        calibration.show(calibrated, output and place_of(topology, output))
     refuse_missing(topology, strict=strict)
+
+
+def _measured(topology: Topology, seconds: float) -> tuple[Topology, CalibrationAnswer | None]:
+    from planner import api
+    from planner.render.progress import progress
+
+    with progress("measuring") as report:
+        return api.measure(topology, seconds=seconds, report=report)
 
 
 def _cluster(hostfile: str | None, network: str | None, timeout: float | None, name: str, gpu: str | None) -> Topology:

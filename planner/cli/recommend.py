@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.answer import Question, ask, show
+from planner.cli.answer import Question, Wanted, ask, deliver
 from planner.cli.guard import guarded
+from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
     MOST,
     Concurrency,
@@ -41,6 +42,15 @@ def recommend(
     quant: Quant = None,
     gpu: Gpu = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST, help="How many plans to show.")] = 5,
+    output: SavePlan = None,
+    inline: Inline = False,
+    emit: EmitInto = None,
+    target: TargetOption = "shell",
+    name: Name = None,
+    namespace: Namespace = None,
+    image: Image = None,
+    force: Force = False,
+    ranks: Ranks = False,
     form: FormatOption = Format.table,
 ) -> None:
     """Rank every TP x PP x DP (x EP) layout of MODEL on a machine, with the GPUs of every group.
@@ -50,4 +60,6 @@ def recommend(
     question = Question(
         model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
     )
-    show(ask(question, top=top), form)
+    answer, stated = ask(question, top=top)
+    wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
+    deliver(question, answer, stated, wanted, form)

@@ -41,14 +41,12 @@ def validate(
     Exit code 0 however far off they are; 2 where the file cannot be read as such a table.
     """
     from planner import api
-    from planner.render import collective as render
+    from planner.render import validation as render
 
     columns = [name.strip() for name in by.split(",")] if by is not None else []
     answer = api.validate(file, by=columns, include_flagged=include_flagged)
     if predictions is not None:
-        from planner.documents.measurements import write_predictions
-
-        api.save_text(write_predictions(answer.columns, answer.predictions), predictions, force=force)
+        api.save_text(render.predictions_csv(answer), predictions, force=force)
         sys.stderr.write(f"wrote {predictions}\n")
     if form is Format.json:
         from planner.render import json

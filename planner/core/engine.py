@@ -12,18 +12,23 @@ from planner.core.plan import EngineLimits, Plan
 from planner.core.topology import Topology
 from planner.units import Bytes
 
-BudgetRule = Literal["fraction-of-total", "fraction-of-free"]
+BudgetRule = Literal["fraction-of-total", "fraction-of-free", "fraction-for-weights-and-cache"]
+"""What an engine's memory fraction is a fraction of: all memory, for everything; what is free after loading, for the cache; or
+all memory, for weights and cache alone, beside which the rest must find room.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class CustomAllReduce:
     """Gates of an engine's own all-reduce kernel; outside them the engine calls NCCL.
 
-    ``max_bytes`` is by compute capability major, then group size; a group size that is not there has no kernel.
+    ``max_bytes`` is by compute capability major, then group size; a group size that is not there has no kernel. It takes groups
+    whose GPUs are all joined by NVLink, and where ``two_over_pcie`` also two GPUs that copy to each other over PCIe.
     """
 
     max_bytes: Mapping[int, Mapping[int, int]]
     source: str
+    two_over_pcie: bool = False
 
     def limit(self, compute_capability: tuple[int, int] | None, ranks: int) -> int:
         """Largest message in bytes the kernel takes for this group; 0 where it does not run."""
@@ -38,7 +43,8 @@ class MemoryRules:
 
     ``sampler_base`` and ``sampler_bytes_per_logit`` make the activation peak of the last stage; ``buffers_*`` are
     context and communication buffers with one rank, several on NVLink, several on PCIe; ``cuda_graphs`` is (base,
-    per layer) by least tensor degree; ``moe_workspace`` comes on top for mixtures of experts.
+    per layer) by least tensor degree; ``moe_workspace`` comes on top for mixtures of experts. ``request_table`` is what a
+    table of all requests takes for each sequence and each position of the longest.
     """
 
     sampler_base: Bytes
@@ -49,6 +55,7 @@ class MemoryRules:
     cuda_graphs: Mapping[int, tuple[Bytes, Bytes]]
     moe_workspace: Bytes
     source: str
+    request_table: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class EngineTraits:
     tensors cross a stage boundary, each sliced over the tensor-parallel ranks where ``pipeline_sliced``.
     ``stack`` is the name under which its all-reduce was measured (``data/calibration``). ``expert_degrees(tensor,
     data)`` are the expert-parallel sizes it can run beside 1. ``default_partition(layers, stages)`` is how it cuts the
-    layers when nobody says.
+    layers when nobody says. ``cache_groups``: layers with and without a window are cached in groups of equal size, padded.
     """
 
     name: str
@@ -79,6 +86,7 @@ class EngineTraits:
     expert_degrees: Callable[[int, int], tuple[int, ...]]
     default_partition: Callable[[int, int], tuple[int, ...]]
     sources: tuple[str, ...] = ()
+    cache_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +114,3 @@ class Engine:
 
     traits: EngineTraits
     launch: Callable[[Plan, ModelSpec, Topology], LaunchSpec]
-
-
-def replicated_kv_heads(kv_heads: int, tensor: int) -> int:
-    """KV heads on one rank: a shard, or one replicated head where there are more ranks than heads.
-
-    >>> replicated_kv_heads(8, 4), replicated_kv_heads(8, 16)
-    (2, 1)
-    """
-    return max(1, kv_heads // tensor)

@@ -9,6 +9,9 @@ from typing import Literal
 from planner.units import Bytes, Seconds
 
 Confidence = Literal["high", "medium", "low"]
+Basis = Literal["none", "here", "same", "alike", "nvlink", "pcie", "staged", "network", "launch", "unmeasured"]
+"""What a predicted collective rests on: nothing to do; a measurement on this machine, on the same GPUs, on GPUs joined alike; the
+model over NVLink, PCIe, host memory, a network; the launch alone; a model that nothing measured stands behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,27 @@ class CollectiveTime:
     limiting_link: str | None
     confidence: Confidence
     source: str
+    basis: Basis = "unmeasured"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLink:
+    """The link on which groups and sends of a plan slow each other: what it is, what it carries of the plan, and how many
+    times less bandwidth than alone the slowest of them gets there.
+    """
+
+    link: str
+    carries: str
+    slowdown: float
+
+    def __str__(self) -> str:
+        return f"{self.link} carries {self.carries}: {self.slowdown:.2g} times less bandwidth than alone, at the mean load of all"
 
 
 @dataclass(frozen=True, slots=True)
 class Communication:
-    """What the wires cost. Per layer: all the all-reduces of one layer, of the slowest group. Per boundary: the
-    slowest hop from one pipeline stage to the next.
+    """What the wires cost, with the share of them that the rest of the plan leaves. Per layer: all the all-reduces of one
+    layer, of the slowest group. Per boundary: the slowest hop from one pipeline stage to the next.
     """
 
     all_reduce_decode: CollectiveTime | None
@@ -62,6 +80,7 @@ class Communication:
     point_to_point_decode: Seconds
     point_to_point_prefill: Seconds
     limiting_link: str | None
+    shared_link: SharedLink | None
     confidence: Confidence
 
 

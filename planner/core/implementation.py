@@ -8,30 +8,33 @@ from planner.core.engine import CustomAllReduce
 from planner.core.estimate import CollectiveTime
 from planner.core.operation import Operation
 from planner.core.topology import Topology
+from planner.units import Seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Implementation:
     """An implementation of collectives: under which name it was measured (``stack``), and the gates of its own kernels.
 
-    ``written_as`` is how its name starts in a table of measurements (``nccl-2.27.3``).
+    ``written_as`` is how its name starts in a table of measurements (``nccl-2.27.3``). ``version`` is empty for the newest.
     """
 
     name: str
     stack: str
     custom_all_reduce: CustomAllReduce
     written_as: str
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a collective of ``size`` bytes takes by one implementation; ``error`` is the share it may be off either way."""
+    """What a collective of ``size`` bytes takes by one implementation; nine of ten measurements like it lay from ``low`` to ``high``."""
 
     operation: Operation
     size: float
     implementation: str
     taken: CollectiveTime
-    error: float
+    low: Seconds
+    high: Seconds
     algorithm_bandwidth: float
     bus_bandwidth: float
 

@@ -11,6 +11,9 @@ from planner.units import Bytes, BytesPerSecond, Seconds
 
 CopyDirection = Literal["one-way", "both-ways"]
 
+EAGER = "-eager"
+"""Ends the name of a stack whose kernels were launched one by one, without CUDA graphs."""
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCurve:
@@ -30,7 +33,9 @@ class MeasuredCurve:
 
 @dataclass(frozen=True, slots=True)
 class TableDevice:
-    """A GPU as a table of measurements names it."""
+    """A GPU as a program that measures names it: its number on its host, the host's name (empty where it is not printed),
+    its bus id as :func:`~planner.core.bus_id.normal_bus_id` writes it, and its model.
+    """
 
     index: int
     host: str = ""
@@ -42,9 +47,10 @@ class TableDevice:
 class MeasuredTable:
     """A table of one operation of nccl-tests as it was printed, before it is known which GPUs of a topology it ran on.
 
-    ``operation`` is ``None`` where the text does not tell (then ``candidates`` are what its bus bandwidths allow). ``ranks`` is
-    ``None`` where neither a list of devices nor the bandwidths tell. ``devices`` are the devices of the ranks: index on its
-    host, bus id and model, as far as they are printed; ``hosts`` the names of their hosts. ``line`` is where it begins.
+    ``operation`` is ``None`` where the text does not tell; then ``candidates`` are those that its bus bandwidths, its columns
+    and its counts allow (otherwise the one operation). ``ranks`` is ``None`` where nothing tells. ``points`` are (bytes as
+    nccl-tests counts them, seconds out of place), ascending in bytes. ``devices`` are those of all ranks, in rank order, and
+    empty where the list is not whole. ``stack`` is who carried it out. ``source`` and ``line`` say where it begins.
     """
 
     operation: Operation | None
@@ -59,11 +65,12 @@ class MeasuredTable:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCopies:
-    """Copies between pairs of GPUs (CUDA's p2pBandwidthLatencyTest, nvbandwidth).
+    """Copies between pairs of GPUs, every pair alone (CUDA's p2pBandwidthLatencyTest, nvbandwidth).
 
-    ``bandwidth`` is by (from, to), indices as the tool counts; of copies ``both-ways`` both directions together. ``latency`` is in
-    seconds. ``peer_to_peer`` says whether they were direct where the driver allows it, ``None`` where the text does not tell;
-    ``access`` which pairs the tool found to have peer access. ``host`` copies (host to GPU) are by GPU.
+    ``bandwidth`` is by (from, to), numbers as the program counts GPUs, in bytes a second; of copies ``both-ways`` it is that of
+    both directions together. ``latency`` is of a small copy with the same ``peer_to_peer``, in seconds. ``peer_to_peer`` says
+    whether copies were direct where the driver allows it, ``None`` where the text does not tell; ``access`` between which
+    GPUs the program found that it does. Either mapping may be empty. ``devices`` are the GPUs that the text lists.
     """
 
     direction: CopyDirection

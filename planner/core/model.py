@@ -4,73 +4,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from planner.core.attention import Attention, Indexer, LatentAttention, LinearAttention, Mixer
+from planner.core.feed_forward import DenseMlp, FeedForward, MoeMlp
 from planner.core.quantization import BF16, WeightFormat
 
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """Grouped-query attention. ``window`` is the sliding window in tokens, ``None`` for the whole context."""
-
-    query_heads: int
-    kv_heads: int
-    head_size: int
-    input_bias: bool = False
-    output_bias: bool = False
-    head_norm: bool = False
-    window: int | None = None
-
-    def parameters(self, hidden_size: int) -> int:
-        """Weights and biases of the four projections and the per-head norms."""
-        inputs = (self.query_heads + 2 * self.kv_heads) * self.head_size
-        outputs = self.query_heads * self.head_size
-        biases = inputs * self.input_bias + hidden_size * self.output_bias
-        return hidden_size * (inputs + outputs) + biases + 2 * self.head_size * self.head_norm
-
-
-@dataclass(frozen=True, slots=True)
-class DenseMlp:
-    """A gated feed-forward block: gate and up, then down."""
-
-    intermediate_size: int
-
-    def parameters(self, hidden_size: int) -> int:
-        """Weights of the three matrices."""
-        return 3 * hidden_size * self.intermediate_size
-
-
-@dataclass(frozen=True, slots=True)
-class MoeMlp:
-    """Routed experts, each a gated feed-forward block; every token visits ``experts_per_token`` of them."""
-
-    experts: int
-    experts_per_token: int
-    intermediate_size: int
-
-    def expert_parameters(self, hidden_size: int) -> int:
-        """Weights of one expert."""
-        return 3 * hidden_size * self.intermediate_size
-
-    def router_parameters(self, hidden_size: int) -> int:
-        """Weights of the router."""
-        return hidden_size * self.experts
-
-    def parameters(self, hidden_size: int) -> int:
-        """Weights of all experts and the router."""
-        return self.experts * self.expert_parameters(hidden_size) + self.router_parameters(hidden_size)
+Part = Literal["attention", "mlp", "experts", "shared_experts"]
+"""The matrices of a layer that a checkpoint may store in formats of their own. ``attention`` is any mixer of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer: attention, then a feed-forward block, each behind a norm."""
+    """One decoder layer: attention, then a feed-forward block, each behind a norm; or one of the two alone.
 
-    attention: Attention
-    mlp: DenseMlp | MoeMlp
+    ``parallel``: both read the same input and their outputs are summed, so tensor ranks meet once. ``vectors`` is how many
+    norms and biases of the hidden size it has; ``formats`` are the parts stored otherwise than the model's matrices.
+    """
+
+    attention: Mixer | None
+    mlp: FeedForward | None
+    vectors: int = 2
+    parallel: bool = False
+    formats: tuple[tuple[Part, WeightFormat], ...] = ()
+
+    def format_of(self, part: Part, otherwise: WeightFormat) -> WeightFormat:
+        """How a part is stored, where the model's matrices are ``otherwise``."""
+        return next((one for name, one in self.formats if name == part), otherwise)
+
+    @property
+    def reductions(self) -> int:
+        """How often tensor ranks sum what they hold: after each block, once where blocks are parallel."""
+        return 1 if self.parallel else (self.attention is not None) + (self.mlp is not None)
 
     def parameters(self, hidden_size: int) -> int:
         """All parameters of the layer."""
-        return self.attention.parameters(hidden_size) + self.mlp.parameters(hidden_size) + 2 * hidden_size
+        mixer = self.attention.parameters(hidden_size) if self.attention else 0
+        block = self.mlp.parameters(hidden_size) if self.mlp else 0
+        return mixer + block + self.vectors * hidden_size
 
 
 @dataclass(frozen=True)
@@ -78,9 +50,13 @@ class ModelSpec:
     """A decoder-only transformer.
 
     ``name`` is the hub id or the path it was given as (what the engine is told to load). ``weight_format`` is that of
-    the layers' matrices, ``checkpoint_format`` what the checkpoint itself holds. ``dtype_override`` is the 16-bit
-    type the engine must be told where the hardware lacks the checkpoint's. ``rope_positions`` is the length of
-    the cos/sin table that engines keep on every rank.
+    the layers' matrices but for each layer's own ``formats``, ``checkpoint_format`` what the checkpoint itself holds.
+    ``dtype_override`` is the 16-bit type the engine must be told where the hardware lacks the checkpoint's. ``rope_tables`` are
+    (positions, rotary size) of the cos/sin tables that engines keep on every rank, ``learned_positions`` the rows of a table of
+    learned positions, ``encoder_parameters`` those of encoders of pictures or sound, ``final_vectors`` norms and biases of the
+    hidden size after the layers (and before them), ``head_bias`` whether the head has one. ``prediction_layers`` draft further
+    tokens (multi-token prediction); engines load them only to speculate, and they count in no total. ``kv_element_bytes`` is
+    what the checkpoint asks of the KV cache; ``notes`` is what the user should know of how the config was read.
     """
 
     name: str
@@ -90,17 +66,24 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     tied_embeddings: bool
     max_positions: int
-    rope_positions: int
+    rope_tables: tuple[tuple[int, int], ...] = ()
+    learned_positions: int = 0
+    encoder_parameters: int = 0
+    final_vectors: int = 1
+    head_bias: bool = False
+    prediction_layers: tuple[Layer, ...] = ()
     weight_format: WeightFormat = BF16
     checkpoint_format: WeightFormat = BF16
     dtype_override: str | None = None
+    kv_element_bytes: float = 2
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
-        """All parameters; tied embeddings count once."""
+        """All parameters, encoders too; tied embeddings count once, layers that only draft not at all."""
         layers = sum(count * layer.parameters(self.hidden_size) for layer, count in kinds(self.layers))
-        tables = 1 if self.tied_embeddings else 2
-        return layers + tables * self.vocabulary_size * self.hidden_size + self.hidden_size
+        tables = (1 if self.tied_embeddings else 2) * self.vocabulary_size + self.learned_positions + self.final_vectors
+        return layers + tables * self.hidden_size + self.head_bias * self.vocabulary_size + self.encoder_parameters
 
     @property
     def active_parameters(self) -> int:
@@ -113,9 +96,33 @@ class ModelSpec:
         return self.parameters - spared
 
     @property
+    def prediction_parameters(self) -> int:
+        """Parameters of the layers that draft: each joins the hidden state and an embedding, behind norms of its own."""
+        joined = 2 * self.hidden_size**2 + 3 * self.hidden_size
+        return sum(layer.parameters(self.hidden_size) + joined for layer in self.prediction_layers)
+
+    @property
     def experts(self) -> int:
         """Routed experts of the layer that has most of them; 0 for a dense model."""
         return max((layer.mlp.experts for layer, _ in kinds(self.layers) if isinstance(layer.mlp, MoeMlp)), default=0)
+
+    def stored_as(self, weights: WeightFormat) -> ModelSpec:
+        """The same model with its matrices in another format; which parts stay 16-bit is the checkpoint's own affair, so a
+        checkpoint of another format starts anew: 4-bit ones of models with latent attention leave the attention alone.
+        """
+        if weights == self.checkpoint_format:
+            return replace(self, weight_format=weights)
+        changed = {
+            id(layer): replace(layer, formats=_customary(layer, weights)) for layer, _ in kinds(self.layers)
+        }  # one object a kind, as before
+        layers = tuple(changed[id(layer)] for layer in self.layers)
+        return replace(self, layers=layers, weight_format=weights, kv_element_bytes=2)
+
+
+def _customary(layer: Layer, weights: WeightFormat) -> tuple[tuple[Part, WeightFormat], ...]:
+    if isinstance(layer.attention, LatentAttention) and weights.math == "fp4":
+        return (("attention", BF16),)
+    return ()
 
 
 def kinds(layers: Sequence[Layer]) -> list[tuple[Layer, int]]:
@@ -125,3 +132,19 @@ def kinds(layers: Sequence[Layer]) -> list[tuple[Layer, int]]:
     """
     objects = {id(layer): layer for layer in layers}
     return [(objects[identity], count) for identity, count in Counter(map(id, layers)).items()]
+
+
+__all__ = [
+    "Attention",
+    "DenseMlp",
+    "FeedForward",
+    "Indexer",
+    "LatentAttention",
+    "Layer",
+    "LinearAttention",
+    "Mixer",
+    "ModelSpec",
+    "MoeMlp",
+    "Part",
+    "kinds",
+]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """How the matrices of the decoder layers are stored. Embeddings, head, norms and router stay 16-bit.
+    """How the matrices of the decoder layers are stored. Embeddings, head, norms, router and biases stay 16-bit.
 
     ``bytes_per_weight`` counts scales and zero points. ``math`` is the dtype of the matrix product on hardware that
     has it (16-bit otherwise). ``group`` is the number of input features one scale covers: a shard must be a multiple
     of it. ``block`` is the (output, input) tile of block-scaled FP8. ``minimum_capability`` is the oldest CUDA compute
-    capability the engines' kernels run on, native or weight-only.
+    capability the engines' kernels run on, native or weight-only. ``like`` names the format whose kernels this one shares.
+    ``expert_multiples`` are what engines pad an expert's intermediate size, on each rank, and hidden size to.
     """
 
     name: str
@@ -23,6 +24,13 @@ class WeightFormat:
     block: tuple[int, int] | None = None
     minimum_capability: tuple[int, int] = (7, 0)
     needs_own_checkpoint: bool = False
+    like: str | None = None
+    expert_multiples: tuple[int, int] = (1, 1)
+
+    @property
+    def kernels(self) -> str:
+        """The name its kernels were measured under."""
+        return self.like or self.name
 
     @property
     def shard_multiple(self) -> int:
@@ -100,8 +108,47 @@ FORMATS: dict[str, WeightFormat] = {
             group=32,
             minimum_capability=(8, 0),
             needs_own_checkpoint=True,
+            expert_multiples=(128, 256),
+        ),
+        WeightFormat(
+            "bnb-4bit",
+            grouped(4, 64, 8.125),
+            "bf16",
+            "bitsandbytes NF4: 4 bits a weight, an 8-bit scale for every 64, those scales scaled again in groups of 256",
+            minimum_capability=(7, 0),
+            needs_own_checkpoint=True,
+            like="awq",
         ),
     )
 }
+
+
+def integers(name: str, bits: int, group: int | None, *, zeros: bool) -> WeightFormat:
+    """Weight-only integers of ``bits`` bits, an fp16 scale (and a zero point, where ``zeros``) for every ``group`` inputs, one for
+    a whole row where that is ``None``; multiplied in 16 bits. The format of that ``name`` where it is just that.
+
+    >>> integers("gptq", 4, 128, zeros=True) is FORMATS["gptq"]
+    True
+    >>> integers("w4a16", 4, 32, zeros=False).bytes_per_weight, integers("gptq", 8, 128, zeros=True).name
+    (0.5625, 'gptq-int8')
+    """
+    size = grouped(bits, group, 16, bits if zeros else 0) if group else bits / 8
+    known = FORMATS.get(name)
+    if known is not None:
+        if (group, size) == (known.group, known.bytes_per_weight):
+            return known
+        name = f"{name}-int{bits}"
+    scales = f"an fp16 scale{' and a zero point' if zeros else ''} for every {group} inputs" if group else "one scale a row"
+    return WeightFormat(
+        name if group in {None, 128} else f"{name}-g{group}",
+        size,
+        "bf16",
+        f"{bits} bits a weight, {scales}; weight-only, 16-bit arithmetic",
+        group=group,
+        minimum_capability=(7, 5),
+        needs_own_checkpoint=True,
+        like="awq",
+    )
+
 
 ALIASES = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "int4": "awq", "awq-int4": "awq", "gptq-int4": "gptq"}

@@ -17,6 +17,7 @@ from planner.errors import BadInput
 from planner.units import Bytes, BytesPerSecond
 
 PeerToPeer = Literal["enabled", "disabled", "unknown"]
+Stated = Literal["enabled", "disabled", "unknown"]
 Basis = Literal["peak", "achieved"]
 OriginKind = Literal["probed", "capture", "written", "short-spec"]
 
@@ -111,12 +112,16 @@ class Host:
 
     ``peer_to_peer`` is whether GPUs copy to each other over PCIe: ``disabled`` where the driver does not let them,
     ``enabled`` where somebody states that they do at any distance. ``peer_status`` is the driver's word by pair.
+    ``gpudirect`` is whether network cards read and write the memory of GPUs (GPUDirect RDMA), ``pxn`` whether a GPU may send
+    over the card of a GPU that it has NVLinks to; where nobody says, NCCL's rules decide by distance.
     """
 
     name: str
     peer_to_peer: PeerToPeer = "unknown"
     peer_status: tuple[PeerStatus, ...] = ()
     facts: HostFacts = NO_HOST_FACTS
+    gpudirect: Stated = "unknown"
+    pxn: Stated = "unknown"
 
     def status(self, capability: PeerCapability) -> tuple[tuple[str, ...], ...] | None:
         """The driver's word on one capability for all pairs of GPUs of the host, ``None`` where it was not asked."""

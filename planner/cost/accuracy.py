@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -20,14 +20,80 @@ class Accuracy:
     p90_ape: float
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A prediction and, where there is one, the measurement it is held against; nine of ten lay from ``low`` to ``high``."""
+
+    predicted: float
+    low: float
+    high: float
+    measured: float | None = None
+
+
 @dataclass(frozen=True)
+class RowAnswer:
+    """A row of a table of measurements: figures by the column they stand for, or the ``reason`` why there are none.
+
+    ``named`` says what a figure is called in the report where that is not its column's name.
+    """
+
+    cells: Mapping[str, str]
+    figures: Mapping[str, Figure]
+    named: Mapping[str, str]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Grade:
-    """The accuracy over the answered rows of a group (its value of every column asked for); ``None`` where none was answered."""
+    """The accuracy over so many measurements of one figure, and the share of them inside the interval of their prediction."""
+
+    measurements: int
+    accuracy: Accuracy
+    inside: float
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A group of rows (its value of every column asked for), how many were answered, and the grade of every figure."""
 
     of: Mapping[str, str]
     rows: int
     answered: int
-    accuracy: Accuracy | None
+    grades: Mapping[str, Grade]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A table of measurements held against predictions.
+
+    ``kind`` is what was measured, ``columns`` those of the table, ``figures`` the columns that are predicted. ``reasons`` counts
+    the rows that have no prediction, ``left_out`` the flagged ones.
+    """
+
+    kind: str
+    source: str
+    columns: tuple[str, ...]
+    figures: tuple[str, ...]
+    overall: Graded
+    groups: tuple[Graded, ...]
+    left_out: int
+    reasons: Mapping[str, int]
+    answers: tuple[RowAnswer, ...]
+
+
+def graded(of: Mapping[str, str], answers: Sequence[RowAnswer]) -> Graded:
+    """The grades of a group of rows."""
+    found: dict[str, list[Figure]] = {}
+    for answer in answers:
+        for column, figure in answer.figures.items():
+            if figure.measured is not None:
+                found.setdefault(answer.named.get(column, column), []).append(figure)
+    grades = {}
+    for name, figures in sorted(found.items()):
+        pairs = [(one.predicted, one.measured) for one in figures if one.measured is not None]
+        inside = sum(one.low <= (one.measured or 0.0) <= one.high for one in figures) / len(figures)
+        grades[name] = Grade(len(figures), accuracy(pairs), inside)
+    return Graded(of, len(answers), sum(bool(answer.figures) for answer in answers), grades)
 
 
 def accuracy(pairs: Iterable[tuple[float, float]]) -> Accuracy:

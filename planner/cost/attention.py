@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from planner.core.engine import replicated_kv_heads
+from planner.core.attention import cache_bytes
 from planner.core.hardware import GpuSpec
-from planner.core.model import Attention
+from planner.core.model import Attention, Indexer, LatentAttention, LinearAttention, Mixer
 from planner.cost.calibration import AttentionFit
 from planner.cost.formula import formula
+from planner.cost.gemm import smooth
 from planner.units import Bytes, Flop, Seconds
 
 KV_ELEMENT_BYTES = 2
@@ -33,7 +34,7 @@ def latent_kv_bytes_per_token(latent_size: int, rope_size: int, element_bytes: i
 
 
 @formula(source="causal attention: query-key and attention-value products over the positions seen")
-def causal_attention_work(query_heads: int, head_size: int, tokens: float, prefix: float = 0) -> Flop:
+def causal_attention_work(query_heads: int, head_size: float, tokens: float, prefix: float = 0) -> Flop:
     """FLOP of ``tokens`` new positions after ``prefix`` cached ones.
 
     >>> causal_attention_work(64, 128, 8192) / 1e12
@@ -43,7 +44,7 @@ def causal_attention_work(query_heads: int, head_size: int, tokens: float, prefi
 
 
 @formula(source="sliding-window attention (Mistral 7B 2023): a position sees at most a window")
-def window_attention_work(query_heads: int, head_size: int, tokens: float, window: int) -> Flop:
+def window_attention_work(query_heads: int, head_size: float, tokens: float, window: int) -> Flop:
     """FLOP of a prompt of ``tokens`` under a sliding window.
 
     >>> window_attention_work(32, 128, 4096, 4096) == causal_attention_work(32, 128, 4096)
@@ -53,22 +54,96 @@ def window_attention_work(query_heads: int, head_size: int, tokens: float, windo
     return Flop(4 * query_heads * head_size * (inside * inside / 2 + max(0.0, tokens - window) * window))
 
 
-def prompt_work(attention: Attention, tensor: int, tokens: int) -> Flop:
+@formula(source="state-space duality (Dao and Gu 2024): each position updates the state once and reads it once")
+def recurrence_work(state_elements: int, tokens: float) -> Flop:
+    """FLOP of a recurrence over ``tokens`` positions.
+
+    >>> recurrence_work(48 * 128 * 128, 1024) / 1e9
+    3.221225472
+    """
+    return Flop(4 * state_elements * tokens)
+
+
+@formula(source="absorbed latent attention (DeepSeek-V2 2024): scores over latent and rotary key, values over the latent")
+def latent_decode_work(query_heads: int, latent_size: int, rope_size: int, context: float) -> Flop:
+    """FLOP of one new token against ``context`` cached latents.
+
+    >>> latent_decode_work(128, 512, 64, 1000) / 1e6
+    278.528
+    """
+    return Flop(2 * query_heads * (2 * latent_size + rope_size) * context)
+
+
+@formula(source="DeepSeek-V3.2 2025: the indexer scores every cached key with each of its heads")
+def index_work(heads: int, head_size: int, tokens: float) -> Flop:
+    """FLOP of scoring a prompt of ``tokens``.
+
+    >>> index_work(64, 128, 4096) / 1e9
+    137.438953472
+    """
+    return Flop(heads * head_size * tokens * tokens)
+
+
+def prompt_work(mixer: Mixer, tensor: int, tokens: int) -> Flop:
     """FLOP of the whole prompt in one layer on one rank, in however many chunks."""
-    heads = attention.query_heads // tensor
-    if attention.window is not None:
-        return window_attention_work(heads, attention.head_size, tokens, attention.window)
-    return causal_attention_work(heads, attention.head_size, tokens)
+    if isinstance(mixer, LinearAttention):
+        return recurrence_work(mixer.state_elements(tensor), tokens)
+    heads = mixer.query_heads // tensor
+    if isinstance(mixer, LatentAttention):
+        size = (mixer.nope_size + mixer.rope_size + mixer.value_size) / 2
+        if mixer.indexer is None:
+            return causal_attention_work(heads, size, tokens)
+        index: Indexer = mixer.indexer
+        chosen = window_attention_work(heads, size, tokens, index.top)
+        return Flop(chosen + index_work(index.heads, index.head_size, tokens) / 2)  # 8-bit products run at twice the rate
+    size = mixer.head_size if mixer.values == mixer.head_size else (mixer.head_size + mixer.values) / 2
+    if mixer.window is not None:
+        return window_attention_work(heads, size, tokens, mixer.window)
+    return causal_attention_work(heads, size, tokens)
 
 
-def prefill(work: Flop, chunks: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
-    """Attention of a prompt of ``work`` FLOP in ``chunks`` calls."""
-    return Seconds(work / (gpu.half_precision * fit.efficiency) + chunks * fit.launch)
+@formula(source="queries read and outputs written once, in 16 bit")
+def query_bytes(width: float, tokens: float) -> Bytes:
+    """Bytes of the queries and outputs of ``tokens`` positions, ``width`` elements each.
+
+    >>> query_bytes(4096, 1024) / 2**20
+    16.0
+    """
+    return Bytes(4 * width * tokens)
 
 
-def decode(attention: Attention, tensor: int, sequences: float, context: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
-    """One token of each of ``sequences`` requests against ``context`` cached tokens, on one rank."""
-    seen = min(context, attention.window) if attention.window is not None else context
-    heads = replicated_kv_heads(attention.kv_heads, tensor)
-    read = sequences * seen * kv_bytes_per_token(heads, attention.head_size)
-    return Seconds(read / (gpu.memory_bandwidth * fit.efficiency) + fit.launch)
+def prefill(work: Flop, moved: Bytes, chunks: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
+    """Attention of a prompt of ``work`` FLOP in ``chunks`` calls, whose queries and outputs take ``moved`` bytes."""
+    memory = chunks * fit.launch + fit.traffic * moved / gpu.memory_bandwidth
+    return Seconds(smooth(memory, work / (gpu.half_precision * fit.efficiency), fit.sharpness))
+
+
+def decode(
+    mixer: Mixer,
+    tensor: int,
+    sequences: float,
+    context: int,
+    gpu: GpuSpec,
+    fit: AttentionFit,
+    element_bytes: float = KV_ELEMENT_BYTES,
+    arithmetic: AttentionFit | None = None,
+) -> Seconds:
+    """One token of each of ``sequences`` requests against ``context`` cached tokens, on one rank.
+
+    ``arithmetic`` is the fit of prompts: products as dense as theirs bound latent attention with many heads. An indexer reads all
+    of its keys and leaves ``top`` tokens to read.
+    """
+    rate = gpu.memory_bandwidth * fit.efficiency
+    if isinstance(mixer, LinearAttention):
+        return Seconds(2 * sequences * mixer.state_bytes(tensor) / rate + fit.launch)
+    seen = min(context, mixer.window) if mixer.window is not None else context
+    if isinstance(mixer, Attention):
+        return Seconds(sequences * seen * cache_bytes(mixer, tensor, element_bytes) / rate + fit.launch)
+    scoring = 0.0
+    if mixer.indexer is not None:
+        scoring = sequences * context * mixer.index_bytes / rate + fit.launch
+        seen = min(context, mixer.indexer.top)
+    heads = mixer.query_heads // tensor
+    read = sequences * seen * mixer.cached * element_bytes / rate
+    work = sequences * latent_decode_work(heads, mixer.latent_size, mixer.rope_size, seen)
+    return Seconds(max(read, work / (gpu.half_precision * (arithmetic or fit).efficiency)) + scoring + fit.launch)

@@ -2,46 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.units import Bytes, BytesPerSecond, Seconds
 
+NOTHING = Seconds(0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class KernelFit:
-    """A roofline with efficiencies: max(memory / ``memory``, arithmetic / ``compute``) + ``launch``."""
+    """A roofline with efficiencies: memory / ``memory`` beside arithmetic / ``compute``, its corner as round as ``sharpness`` says,
+    plus ``launch``, ``loop`` for every input of a product, and ``traffic`` times what routed tokens move. ``error`` is the mean
+    error on machines left out, ``interval`` measured over predicted of nine of ten of their rows.
+    """
 
     launch: Seconds
     memory: float
     compute: float
     error: float | None
+    sharpness: float = math.inf
+    loop: Seconds = NOTHING
+    traffic: float = 0.0
+    interval: tuple[float, float] = (0.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionFit:
-    """work / ``efficiency`` + ``launch``; work is KV bytes (decode) or causal FLOP (prefill) at the data sheet's rate."""
+    """Work over ``efficiency`` beside ``launch`` and ``traffic`` times the bytes of queries and outputs, added up where ``sharpness``
+    is 1; work is KV bytes (decode) or causal FLOP (prefill) at the data sheet's rate.
+    """
 
     launch: Seconds
     efficiency: float
     error: float | None
+    sharpness: float = 1.0
+    traffic: float = 0.0
+    interval: tuple[float, float] = (0.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """Measured all-reduces of one stack on one machine whose GPUs are all joined by NVLink.
 
+    ``system`` names the machine, ``versions`` those of the stack that agree, of which ``version`` is the newest.
     ``nvlink_bandwidth`` is the line rate of all NVLinks of one such GPU, one direction. ``points`` are (bytes, s),
     ascending in both.
     """
 
+    system: str
     gpu: str
     compute_capability: tuple[int, int]
     nvlink_bandwidth: BytesPerSecond
     stack: str
-    version: str
+    versions: tuple[str, ...]
     ranks: int
     points: tuple[tuple[Bytes, Seconds], ...]
+
+    @property
+    def version(self) -> str:
+        """The newest of the versions."""
+        return self.versions[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +85,9 @@ class OperationFit:
 
 @dataclass(frozen=True, slots=True)
 class CustomAllReduceFit:
-    """An engine's own NVLink kernel where nothing was measured."""
+    """An engine's own NVLink kernel where nothing was measured: latencies on a generation where NCCL's small messages take as long
+    as NCCL's model says (on others they grow as those do), and the share of the NVLinks' rate it reaches.
+    """
 
     floor: Seconds
     second_barrier: Seconds
@@ -110,20 +134,23 @@ class UncertaintyFit:
 class Calibration:
     """All constants the cost model leans on.
 
-    ``operations`` is by operation, then by GPU generation on NVLink or ``pcie``; ``eager_floors`` is by the same, what an
-    operation takes at least without CUDA graphs; ``measured_error`` the share by which versions of one library differ.
+    ``operations`` is by operation, then by GPU generation on NVLink or ``pcie``; ``eager_floors`` what an operation takes at least
+    without CUDA graphs, by who launches (``nccl``, ``kernel`` for an engine's own), then by the same; ``intervals`` measured over
+    predicted, from and to, that held nine of ten measurements of machines that were left out of the fit, by what a prediction
+    rests on (:data:`planner.core.estimate.Basis`). ``custom_all_reduce`` is by stack.
     """
 
     gemm: Mapping[str, KernelFit]
     moe: Mapping[str, KernelFit]
+    skew: float
     decode_attention: AttentionFit
     prefill_attention: AttentionFit
     anchors: tuple[Anchor, ...]
     nccl: Mapping[str, NcclFactors]
     operations: Mapping[str, Mapping[str, OperationFit]]
-    eager_floors: Mapping[str, Seconds]
-    measured_error: float
-    custom_all_reduce: CustomAllReduceFit
+    eager_floors: Mapping[str, Mapping[str, Seconds]]
+    intervals: Mapping[str, tuple[float, float]]
+    custom_all_reduce: Mapping[str, CustomAllReduceFit]
     point_to_point: PointToPointFit
     elementwise: Seconds
     step_overhead: Seconds
@@ -138,6 +165,13 @@ class Calibration:
     def moe_fit(self, weight_format: str) -> KernelFit:
         """The fit of an expert kernel, or of the measured format nearest to it."""
         return self.moe.get(weight_format) or self.moe[_NEAREST.get(weight_format, "bf16")]
+
+
+def generation_of(compute_capability: tuple[int, int]) -> str:
+    """The GPU generation whose measurements stand for this compute capability."""
+    if compute_capability >= (10, 0):
+        return "blackwell"
+    return "hopper" if compute_capability >= (9, 0) else "ampere"
 
 
 _NEAREST = {"fp16": "bf16", "gptq": "awq", "mxfp4": "nvfp4", "int8": "fp8"}

@@ -10,15 +10,22 @@ from __future__ import annotations
 import math
 
 from planner.core.engine import CustomAllReduce, EngineTraits
-from planner.core.estimate import CollectiveTime, Confidence
+from planner.core.estimate import Basis, CollectiveTime, Confidence
 from planner.core.implementation import Implementation
+from planner.core.measured import MeasuredCurve
+from planner.core.operation import Operation
 from planner.cost import nccl
-from planner.cost.calibration import Anchor, Calibration
+from planner.cost.anchors import Anchors, interpolate
+from planner.cost.calibration import Calibration, generation_of
 from planner.cost.formula import formula
 from planner.cost.interconnect import GroupFacts
+from planner.cost.measured_here import MeasuredHere
 from planner.graph.paths import PathKind
 from planner.units import Bytes, BytesPerSecond, Seconds
 
+NCCL = "nccl"
+_PLAIN = Implementation(NCCL, NCCL, CustomAllReduce(max_bytes={}, source=""), NCCL)
+_NVLINK = (PathKind.NVLINK, PathKind.SELF)
 _FACTOR_SIZES = (2.0**18, 2.0**22, 2.0**26)
 
 
@@ -32,31 +39,14 @@ def bus_bandwidth(size: Bytes, time: Seconds, ranks: int) -> BytesPerSecond:
     return BytesPerSecond(size / time * 2 * (ranks - 1) / ranks)
 
 
-@formula(source="measured table; log-log between points, constant time below, constant bandwidth above")
-def interpolate(points: tuple[tuple[Bytes, Seconds], ...], size: Bytes) -> Seconds:
-    """The time of ``size`` bytes on measured (bytes, time) ``points``, ascending in both.
-
-    >>> interpolate(((Bytes(1024), Seconds(1e-6)), (Bytes(4096), Seconds(4e-6))), Bytes(2048))
-    2e-06
-    """
-    if size <= points[0][0]:
-        return points[0][1]
-    if size >= points[-1][0]:
-        return Seconds(points[-1][1] * size / points[-1][0])
-    high = next(place for place, (bytes_there, _) in enumerate(points) if bytes_there >= size)
-    (low_size, low_time), (high_size, high_time) = points[high - 1], points[high]
-    share = math.log(size / low_size) / math.log(high_size / low_size)
-    return Seconds(low_time * (high_time / low_time) ** share)
-
-
 @formula(
     source="vLLM csrc/custom_all_reduce.cuh: one-shot reads every peer's buffer, two-shot reduces and gathers a share each",
-    valid="one node, every pair joined by NVLink",
+    valid="one node, every pair joined by NVLink, or two GPUs that copy to each other over PCIe",
 )
 def custom_all_reduce(
     size: Bytes, ranks: int, rate: BytesPerSecond, switched: bool, floor: Seconds, second_barrier: Seconds, efficiency: float
 ) -> Seconds:
-    """An engine's own kernel. ``rate`` is a GPU's port into the NVSwitch if ``switched``, else one direct NVLink, B/s.
+    """An engine's own kernel. ``rate`` is a GPU's port into the NVSwitch if ``switched``, else one direct link, B/s.
 
     >>> rate = BytesPerSecond(48e9)
     >>> round(custom_all_reduce(Bytes(480_000), 2, rate, False, Seconds(5e-6), Seconds(3e-6), 0.85) * 1e6, 2)
@@ -86,16 +76,22 @@ def nccl_factor(size: Bytes, factors: tuple[float, float, float]) -> float:
 
 
 class Collectives:
-    """All-reduces and all-gathers of one engine, or one implementation, on one machine."""
+    """All-reduces and all-gathers of one engine, or one implementation, on one machine.
 
-    def __init__(self, calibration: Calibration, traits: EngineTraits | Implementation) -> None:
+    ``here`` are collectives measured on this very machine.
+    """
+
+    def __init__(self, calibration: Calibration, traits: EngineTraits | Implementation, here: MeasuredHere | None = None) -> None:
         self._calibration = calibration
         self._traits = traits
-        self._memo: dict[tuple[tuple[int, ...], float], CollectiveTime] = {}
+        self._here = here
+        self._own = Anchors(calibration.anchors, traits)
+        self._nccl = self._own if traits.stack == NCCL else Anchors(calibration.anchors, _PLAIN)
+        self._memo: dict[tuple[GroupFacts, float], CollectiveTime] = {}
 
     def all_reduce(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
         """The time of one all-reduce of ``size`` bytes over ``group``; zero for one rank or no bytes. Memoised."""
-        key = group.gpus, size
+        key = group, size
         found = self._memo.get(key)
         if found is None:
             found = self._memo[key] = self._all_reduce(group, size)
@@ -103,66 +99,98 @@ class Collectives:
 
     def _all_reduce(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
         if group.ranks == 1 or size <= 0:
-            return CollectiveTime(Seconds(0.0), "none", None, "high", "one rank")
-        anchor = self._anchor(group, self._traits.stack) or self._anchor(group, "nccl")
-        if anchor:
-            measured, confidence = anchor
-            source = f"measured on {measured.gpu}, {measured.stack} {measured.version}"
-            return CollectiveTime(interpolate(measured.points, size), "measured", group.limiting_link, confidence, source)
-        time, algorithm = self._nccl(group, size)
-        gate = self._traits.custom_all_reduce
-        if group.nodes == 1 and group.nvlink_everywhere and size < _limit(gate, group):
-            fit = self._calibration.custom_all_reduce
-            own = custom_all_reduce(
-                size, group.ranks, group.pair_achieved, group.switched, fit.floor, fit.second_barrier, fit.efficiency
+            return CollectiveTime(Seconds(0.0), "none", None, "high", "one rank", "none")
+        here = self._measured_here("all_reduce", group, size, self._traits.stack)
+        if here is not None:
+            return here
+        limit = self._traits.custom_all_reduce.limit(group.compute_capability, group.ranks)
+        has_kernel = limit > 0 and self._takes(group)
+        own = self._own.reading(group) if has_kernel else None
+        if own is not None and own.whole:
+            time = interpolate(own.points, size)
+            return CollectiveTime(time, "measured", group.limiting_link, own.confidence, own.source, own.basis)
+        nccl_time = self._nccl_time(group, size)
+        if not has_kernel or size >= limit:
+            return nccl_time
+        name = f"{self._traits.name} kernel"
+        if own is not None:
+            time = interpolate(own.points, size)
+            kernel = CollectiveTime(time, name, group.limiting_link, own.confidence, own.source, own.basis)
+        else:
+            fit = self._calibration.custom_all_reduce[self._traits.stack]
+            slow = self._calibration.nccl[generation_of(group.compute_capability)].factors[0]
+            wire = custom_all_reduce(
+                size,
+                group.ranks,
+                group.pair_achieved if group.nvlink_everywhere else group.packing.fastest,
+                group.switched,
+                Seconds(fit.floor * slow),
+                Seconds(fit.second_barrier * slow),
+                fit.efficiency,
             )
-            if own < time:
-                name = f"{self._traits.name} kernel"
-                return CollectiveTime(own, name, group.limiting_link, "medium", "wire time of the engine's own kernel")
-        confidence = confidence_of(group)
-        return CollectiveTime(
-            time, f"NCCL {algorithm}", group.limiting_link, confidence, "NCCL's model, ring packing of the group"
-        )
+            source = "wire time of the engine's own kernel"
+            kernel = CollectiveTime(wire, name, group.limiting_link, confidence_of(group), source, basis_of(group))
+        return min(kernel, nccl_time, key=lambda one: one.time)
+
+    def _takes(self, group: GroupFacts) -> bool:
+        """Whether the engine's own kernel runs on a group's wires."""
+        if group.nodes > 1:
+            return False
+        direct = group.packing.bandwidth > 0 and not group.packing.staged
+        return group.nvlink_everywhere or (self._traits.custom_all_reduce.two_over_pcie and group.ranks == 2 and direct)
 
     def all_gather(self, group: GroupFacts, size: Bytes) -> Seconds:
         """An all-gather of ``size`` bytes in total: the second half of a ring all-reduce."""
         if group.ranks == 1 or size <= 0:
             return Seconds(0.0)
-        return Seconds(self._nccl(group, size)[0] / 2)
+        here = self._measured_here("all_gather", group, size, NCCL)
+        return here.time if here is not None else Seconds(self._model(group, size)[0] / 2)
 
     def nccl_all_reduce(self, group: GroupFacts, size: Bytes) -> Seconds:
         """An all-reduce by NCCL whatever the engine's own kernels."""
         if group.ranks == 1 or size <= 0:
             return Seconds(0.0)
-        anchor = self._anchor(group, "nccl")
-        return interpolate(anchor[0].points, size) if anchor else self._nccl(group, size)[0]
+        return self._nccl_time(group, size).time
 
-    def _nccl(self, group: GroupFacts, size: Bytes) -> tuple[Seconds, str]:
-        fabric = fabric_of(group)
-        time, algorithm = nccl.all_reduce(size, fabric)
-        pcie = fabric.link == "pcie" and group.nodes == 1 and not group.packing.staged and not _bridged(group)
-        factors = self._calibration.nccl["pcie" if pcie else generation_of(group.compute_capability)].factors
-        return Seconds(time * nccl_factor(size, factors)), algorithm
+    def _nccl_time(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
+        """NCCL's all-reduce: as measured here, or on a machine alike; else its model, corrected by measurement."""
+        here = self._measured_here("all_reduce", group, size, NCCL)
+        if here is not None:
+            return here
+        reading = self._nccl.reading(group)
+        # on other NVLinks of the generation the model knows the rings of this group, a measurement does not
+        if reading is not None and (reading.whole or reading.basis == "alike"):
+            time = interpolate(reading.points, size)
+            return CollectiveTime(time, "measured", group.limiting_link, reading.confidence, reading.source, reading.basis)
+        modelled, algorithm = self._model(group, size)
+        source = "NCCL's model, ring packing of the group"
+        return CollectiveTime(modelled, f"NCCL {algorithm}", group.limiting_link, confidence_of(group), source, basis_of(group))
 
-    def _anchor(self, group: GroupFacts, stack: str) -> tuple[Anchor, Confidence] | None:
-        """The measurement that fits a group: same stack and ranks, GPUs joined by NVLinks of the same kind and number."""
-        joined_alike = group.nvlink_everywhere and (group.switched or group.ranks == 2)
-        if not joined_alike or group.nodes > 1:
+    def _measured_here(self, operation: Operation, group: GroupFacts, size: Bytes, stack: str) -> CollectiveTime | None:
+        curve = self._here.curve(operation, group.gpus, stack) if self._here else None
+        if curve is None:
             return None
-        same_size = [one for one in self._calibration.anchors if one.stack == stack and one.ranks == group.ranks]
-        alike = [one for one in same_size if math.isclose(one.nvlink_bandwidth, group.pair_peak, rel_tol=0.01)]
-        for one in alike:
-            if group.hardware == (one.gpu,):
-                return one, "high"
-        for one in alike:
-            if one.compute_capability[0] == group.compute_capability[0]:
-                return one, "medium"
-        return None
+        return measured_here(curve, size, group.limiting_link)
+
+    def _model(self, group: GroupFacts, size: Bytes) -> tuple[Seconds, str]:
+        time, algorithm = nccl.all_reduce(size, fabric_of(group))
+        return Seconds(time * nccl_factor(size, self._factors(group))), algorithm
+
+    def _factors(self, group: GroupFacts) -> tuple[float, float, float]:
+        """How far NCCL's model is off on a group; over a network, large messages are as it says."""
+        small, middle, large = self._calibration.nccl[factor_key(group)].factors
+        return small, middle, 1.0 if group.nodes > 1 else large
+
+
+def measured_here(curve: MeasuredCurve, size: Bytes, limiting: str | None) -> CollectiveTime:
+    """What a measurement on this very machine says."""
+    source = f"measured on this machine: {curve.source}"
+    return CollectiveTime(interpolate(curve.points, size), "measured", limiting, "high", source, "here")
 
 
 def fabric_of(group: GroupFacts) -> nccl.Fabric:
     """What NCCL would find for a group: channels of the packed rings, capped by the network between nodes."""
-    link = "nvlink" if group.packing.kind in (PathKind.NVLINK, PathKind.SELF) else "pcie"
+    link = "nvlink" if group.packing.kind in _NVLINK else "pcie"
     capability = group.compute_capability
     heads, head = 0, BytesPerSecond(0.0)
     if group.nodes == 1:
@@ -188,15 +216,19 @@ def _bridged(group: GroupFacts) -> bool:
     return group.packing.bandwidth > group.packing.fastest * 1.01
 
 
-def _limit(gate: CustomAllReduce, group: GroupFacts) -> int:
-    return gate.limit(group.compute_capability, group.ranks)
+def factor_key(group: GroupFacts) -> str:
+    """Whose measurements say how far NCCL's model is off on a group: those of PCIe boxes, or of its GPUs' generation."""
+    plain = group.nodes == 1 and group.packing.kind not in _NVLINK and not group.packing.staged and not _bridged(group)
+    return "pcie" if plain else generation_of(group.compute_capability)
 
 
-def generation_of(compute_capability: tuple[int, int]) -> str:
-    """The GPU generation whose measurements stand for this compute capability."""
-    if compute_capability >= (10, 0):
-        return "blackwell"
-    return "hopper" if compute_capability >= (9, 0) else "ampere"
+def basis_of(group: GroupFacts) -> Basis:
+    """What a model of a group's collectives leans on."""
+    if group.nodes > 1:
+        return "network"
+    if group.packing.kind in _NVLINK:
+        return "nvlink"
+    return "staged" if group.packing.staged else "pcie"
 
 
 def confidence_of(group: GroupFacts) -> Confidence:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from planner.core.hardware import GpuSpec
 from planner.core.quantization import BF16, WeightFormat
 from planner.cost.calibration import Calibration, KernelFit
@@ -11,16 +13,36 @@ from planner.units import Bytes, BytesPerSecond, Flop, FlopPerSecond, Seconds
 ACTIVATION_BYTES = 2
 
 
+@formula(source="roofline model (Williams, Waterman, Patterson 2009), its corner rounded: the p-norm of both times")
+def smooth(one: float, other: float, sharpness: float = math.inf) -> float:
+    """Two times that overlap: the longer one, or more where neither dominates; the sharper, the less.
+
+    >>> smooth(3.0, 4.0), smooth(3.0, 4.0, 2.0), smooth(0.0, 4.0, 2.0)
+    (4.0, 5.0, 4.0)
+    """
+    longer, shorter = max(one, other), min(one, other)
+    if shorter <= 0 or math.isinf(sharpness):
+        return longer
+    return float(longer * (1 + (shorter / longer) ** sharpness) ** (1 / sharpness))
+
+
 @formula(source="roofline model (Williams, Waterman, Patterson 2009) with fitted efficiencies and launch time")
 def roofline(
-    moved: Bytes, work: Flop, bandwidth: BytesPerSecond, rate: FlopPerSecond, memory: float, compute: float, launch: Seconds
+    moved: Bytes,
+    work: Flop,
+    bandwidth: BytesPerSecond,
+    rate: FlopPerSecond,
+    memory: float,
+    compute: float,
+    launch: Seconds,
+    sharpness: float = math.inf,
 ) -> Seconds:
-    """The slower of moving ``moved`` bytes and doing ``work`` FLOP, plus the launch.
+    """Moving ``moved`` bytes beside doing ``work`` FLOP, plus the launch.
 
     >>> round(roofline(Bytes(3.35e12), Flop(0), BytesPerSecond(3.35e12), FlopPerSecond(1e15), 0.8, 0.8, Seconds(0)), 2)
     1.25
     """
-    return Seconds(max(moved / (bandwidth * memory), work / (rate * compute)) + launch)
+    return Seconds(smooth(moved / (bandwidth * memory), work / (rate * compute), sharpness) + launch)
 
 
 @formula(source="operation count of a dense matrix product")
@@ -48,7 +70,9 @@ def gemm(m: float, n: float, k: float, weights: WeightFormat, gpu: GpuSpec, fit:
     if m <= 0 or n <= 0 or k <= 0:
         return Seconds(0.0)
     moved, work = gemm_bytes(m, n, k, weights.bytes_per_weight), gemm_work(m, n, k)
-    return roofline(moved, work, gpu.memory_bandwidth, gpu.rate(weights.math), fit.memory, fit.compute, fit.launch)
+    launch = Seconds(fit.launch + k * fit.loop)
+    rate = gpu.rate(weights.math)
+    return roofline(moved, work, gpu.memory_bandwidth, rate, fit.memory, fit.compute, launch, fit.sharpness)
 
 
 def head(tokens: float, vocabulary: float, hidden_size: int, gpu: GpuSpec, calibration: Calibration) -> Seconds:

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 from planner.core.hardware import GpuSpec
 from planner.core.topology import DeviceKind, Link, LinkKind, Topology
 from planner.core.unknown import Unknown
-from planner.cost.rings import NO_RING, RingPacking, pack_rings
+from planner.cost.rails import NO_OFFER, Offer, Rails
+from planner.cost.rings import NO_RING, RingPacking, Rings
 from planner.graph.paths import DirectedLink, Path, PathKind, Paths
 from planner.graph.uplinks import Uplinks
 from planner.units import BytesPerSecond
@@ -26,8 +28,8 @@ class GroupFacts:
     ``nodes`` counts a shared NVLink domain as one. ``nvlink_everywhere`` means every pair has NVLink; ``switched``
     that it runs through an NVSwitch. ``pair_peak`` and ``pair_achieved`` are the line rate and the achieved rate of
     the weakest NVLink path between two members. Over several nodes, ``node_ports`` is what the NVSwitch port of a GPU
-    achieves where every node's members hang from one (0 otherwise), and ``network`` what the cards of one node give
-    the group together.
+    achieves where every node's members hang from one (0 otherwise), ``network`` what the cards of one node give the group
+    together, and ``network_cards`` how many those are.
     """
 
     gpus: tuple[int, ...]
@@ -57,8 +59,16 @@ class Interconnect:
         self.topology = topology
         self.specs = specs
         self.paths = Paths(topology)
-        self._uplinks = Uplinks(topology)
         self._groups: dict[frozenset[int], GroupFacts] = {}
+
+    @cached_property
+    def rings(self) -> Rings:
+        """The rings of groups of one host."""
+        return Rings(self.paths, self.capacity)
+
+    @cached_property
+    def _rails(self) -> Rails:
+        return Rails(self.paths, self.capacity, Uplinks(self.topology))
 
     @cached_property
     def capacity(self) -> dict[DirectedLink, float]:
@@ -102,22 +112,20 @@ class Interconnect:
 
     def _facts(self, gpus: tuple[int, ...]) -> GroupFacts:
         devices = [self.topology.gpus[gpu] for gpu in gpus]
-        pairs = [(a, b) for a in gpus for b in gpus if a < b]
-        paths = [self.path(a, b) for a, b in pairs]
-        nvlink = all(path.kind is PathKind.NVLINK for path in paths)
+        nvlink = all(self.paths.nvlink(a.id, b.id) is not None for a, b in combinations(devices, 2))
         hosts = list(dict.fromkeys(device.host for device in devices))
         nodes = 1 if nvlink else len(hosts)
-        inside = [path for (a, b), path in zip(pairs, paths, strict=True) if self._host(a) == self._host(b)]
-        switched = bool(paths) and all(self._through_switch(path) for path in (paths if nodes == 1 else inside))
+        together = [gpus] if nvlink else self._by_host(gpus, hosts).values()
+        paths = [self.path(a, b) for members in together for a, b in combinations(members, 2)]
+        switched = bool(paths) and all(self._through_switch(path) for path in paths)
         if nodes == 1:
-            packing = pack_rings([device.id for device in devices], self.paths, self.capacity)
+            packing = self.rings.of([device.id for device in devices])
         else:
             members = [[device.id for device in devices if device.host == host] for host in hosts]
-            packings = [pack_rings(part, self.paths, self.capacity) for part in members if len(part) > 1]
+            packings = [self.rings.of(part) for part in members if len(part) > 1]
             packing = min(packings, key=lambda one: one.bandwidth, default=NO_RING)
-        joined = bool(inside) and all(path.kind is PathKind.NVLINK for path in inside)
-        network, cards = self._network(hosts, len(gpus), joined) if nodes > 1 else (0.0, 0)
-        weakest = BytesPerSecond(min((self.rate(path) for path in (paths if nvlink else inside)), default=0.0))
+        offer, poorest = self._network(gpus, hosts) if nodes > 1 else (NO_OFFER, "")
+        weakest = BytesPerSecond(min((self.rate(path) for path in paths), default=0.0))
         return GroupFacts(
             gpus=gpus,
             nodes=nodes,
@@ -126,46 +134,56 @@ class Interconnect:
             switched=switched and nodes == 1,
             pair_peak=BytesPerSecond(min((self.peak(path) for path in paths), default=0.0)) if nvlink else BytesPerSecond(0.0),
             pair_achieved=weakest if nvlink else BytesPerSecond(0.0),
-            node_ports=weakest if nodes > 1 and switched and inside else BytesPerSecond(0.0),
-            network=BytesPerSecond(network),
-            network_cards=cards,
+            node_ports=weakest if nodes > 1 and switched else BytesPerSecond(0.0),
+            network=BytesPerSecond(offer.rate),
+            network_cards=offer.cards,
             compute_capability=min(self.spec(gpu).compute_capability or NO_CAPABILITY for gpu in gpus),
             hardware=tuple(dict.fromkeys(self.spec(gpu).name for gpu in gpus)),
-            limiting_link=self._limiting(packing, network, hosts),
+            limiting_link=self._limiting(packing, offer, poorest, hosts),
         )
 
-    def _host(self, gpu: int) -> str:
-        return self.topology.gpus[gpu].host
+    def _by_host(self, gpus: Sequence[int], hosts: Sequence[str]) -> dict[str, list[int]]:
+        members: dict[str, list[int]] = {host: [] for host in hosts}
+        for gpu in gpus:
+            members[self.topology.gpus[gpu].host].append(gpu)
+        return members
 
     def _through_switch(self, path: Path) -> bool:
         ends = (end for number, _ in path.links for end in (self.topology.links[number].a, self.topology.links[number].b))
         return path.kind is PathKind.NVLINK and any(self.topology.by_id[end].kind is DeviceKind.NVSWITCH for end in ends)
 
-    def _network(self, hosts: Sequence[str], ranks: int, joined: bool) -> tuple[float, int]:
-        """The bandwidth and number of cards a group uses on its poorest node: one card a GPU; all of them where the
-        members of a node are ``joined`` by NVLink, so that any of them reaches any card (NCCL's PXN). Where the group's
-        nodes hang from different leaf switches, a leaf's uplinks are shared by those of its nodes that are in the group.
-        """
-        most = None if joined else max(1, ranks // len(hosts))
+    def _network(self, gpus: Sequence[int], hosts: Sequence[str]) -> tuple[Offer, str]:
+        """What the cards of the group's poorest node give it, and that node."""
         offers = []
-        for host in hosts:
-            cards = self._uplinks.cards[host][:most]
-            by_leaf: dict[str, float] = {}
-            for rate, leaf in cards:
-                by_leaf[leaf] = by_leaf.get(leaf, 0.0) + rate
-            offers.append((sum(min(rate, self._uplinks.share(leaf, hosts)) for leaf, rate in by_leaf.items()), len(cards)))
-        return min(offers)
+        for host, members in self._by_host(gpus, hosts).items():
+            names = [self.topology.gpus[gpu].id for gpu in members]
+            offers.append((self._rails.offer(names, hosts, reads=self._cards_read(members)), host))
+        return min(offers, key=lambda one: (one[0].rate, one[0].cards))
 
-    def _limiting(self, packing: RingPacking, network: float, hosts: Sequence[str]) -> str | None:
-        if len(hosts) > 1 and network and (packing.bandwidth <= 0 or network < packing.bandwidth):
-            return f"network between {', '.join(hosts[:3])}{' …' if len(hosts) > 3 else ''} ({network / 1e9:.3g} GB/s a node)"
+    def exits(self, members: Sequence[int]) -> list[tuple[str, Mapping[DirectedLink, int]]]:
+        """The ways out of the host of ``members`` and back for a ring over several hosts: see :meth:`Rails.exits`."""
+        return self._rails.exits([self.topology.gpus[gpu].id for gpu in members], reads=self._cards_read(members))
+
+    def _cards_read(self, members: Sequence[int]) -> bool:
+        """Whether NCCL lets network cards read the memory of GPUs: before Ampere only where they have NVLinks or are alone."""
+        if len(members) == 1 or all((self.spec(gpu).compute_capability or NO_CAPABILITY) >= NO_CAPABILITY for gpu in members):
+            return True
+        return any(self.path(a, b).kind is PathKind.NVLINK for a in members for b in members if a != b)
+
+    def _limiting(self, packing: RingPacking, offer: Offer, poorest: str, hosts: Sequence[str]) -> str | None:
+        if poorest and offer.rate and (packing.bandwidth <= 0 or offer.rate < packing.bandwidth):
+            rate = f"{offer.rate / 1e9:.3g} GB/s a node"
+            if offer.limiting is not None:
+                through = "" if offer.gpudirect else ", through host memory"
+                return f"{self.describe(offer.limiting)} on the way to the network{through} ({rate})"
+            return f"network between {', '.join(hosts[:3])}{' …' if len(hosts) > 3 else ''} ({rate})"
         if packing.limiting is None:
             return None
         staged = ", through host memory" if packing.staged else ""
         return self.describe(packing.limiting) + staged
 
 
-_KIND_WORDS = {
+KIND_WORDS = {
     LinkKind.NVLINK: "NVLink",
     LinkKind.XGMI: "Infinity Fabric",
     LinkKind.PCIE: "PCIe",
@@ -173,9 +191,10 @@ _KIND_WORDS = {
     LinkKind.SOCKET: "socket interconnect",
     LinkKind.NETWORK: "network",
 }
+"""What kinds of links are called."""
 
 
 def describe_link(link: Link) -> str:
     """A link as a person reads it, with what it achieves in one direction."""
     rate = f" ({link.achieved / 1e9:.3g} GB/s)" if link.achieved else ""
-    return f"{_KIND_WORDS[link.kind]} {link.name}{rate}"
+    return f"{KIND_WORDS[link.kind]} {link.name}{rate}"

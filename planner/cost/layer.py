@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.core.engine import replicated_kv_heads
 from planner.core.hardware import GpuSpec
-from planner.core.model import DenseMlp, Layer, ModelSpec
+from planner.core.model import DenseMlp, LatentAttention, Layer, Mixer, ModelSpec, MoeMlp
 from planner.core.plan import Parallelism
+from planner.core.quantization import BF16, WeightFormat
 from planner.cost import attention
 from planner.cost.calibration import Calibration
 from planner.cost.gemm import gemm
@@ -54,25 +54,52 @@ class LayerCost:
         self.parallelism = parallelism
         self.gpu = gpu
         self.calibration = calibration
-        self._fit = calibration.gemm_fit(model.weight_format.name)
 
-    def _product(self, tokens: float, outputs: float, inputs: float) -> Seconds:
-        return gemm(tokens, outputs, inputs, self.model.weight_format, self.gpu, self._fit)
+    def _product(self, tokens: float, outputs: float, inputs: float, weights: WeightFormat) -> Seconds:
+        return gemm(tokens, outputs, inputs, weights, self.gpu, self.calibration.gemm_fit(weights.kernels))
 
     def linear(self, layer: Layer, tokens: float) -> Seconds:
-        """The dense matrices of a layer for ``tokens`` tokens: attention's four, and the feed-forward's unless routed."""
-        tensor, hidden, form = self.parallelism.tensor, self.model.hidden_size, layer.attention
-        queries = form.query_heads // tensor * form.head_size
-        keys = 2 * replicated_kv_heads(form.kv_heads, tensor) * form.head_size
-        time = self._product(tokens, queries + keys, hidden) + self._product(tokens, hidden, queries)
+        """The dense matrices of a layer for ``tokens`` tokens: attention's, and the feed-forward's that every token meets."""
+        stored, time = self.model.weight_format, 0.0
+        if layer.attention is not None:
+            time += self._projections(layer.attention, tokens, layer.format_of("attention", stored))
         if isinstance(layer.mlp, DenseMlp):
-            inner = layer.mlp.intermediate_size / tensor
-            time += self._product(tokens, 2 * inner, hidden) + self._product(tokens, hidden, inner)
+            time += self._dense(layer.mlp, tokens, layer.format_of("mlp", stored))
+        elif layer.mlp is not None:
+            shared_format = layer.format_of("shared_experts", stored)
+            if layer.mlp.shared is not None:
+                time += self._dense(layer.mlp.shared, tokens, shared_format)
+            if layer.mlp.latent_size is not None:
+                time += self._product(tokens, layer.mlp.latent_size, self.model.hidden_size, BF16)
+                time += self._product(tokens, self.model.hidden_size, layer.mlp.latent_size, BF16)
         return Seconds(time)
+
+    def _projections(self, mixer: Mixer, tokens: float, stored: WeightFormat) -> float:
+        tensor, hidden = self.parallelism.tensor, self.model.hidden_size
+        if not isinstance(mixer, LatentAttention):
+            inputs = self._product(tokens, mixer.input_width(tensor), hidden, stored)
+            return inputs + self._product(tokens, hidden, mixer.output_width(tensor), stored)
+        heads = mixer.query_heads // tensor
+        queries = heads * (mixer.nope_size + mixer.rope_size)
+        if mixer.query_rank is None:
+            time: float = self._product(tokens, queries + mixer.cached, hidden, stored)
+        else:
+            time = self._product(tokens, mixer.query_rank + mixer.cached, hidden, stored)
+            time += self._product(tokens, queries, mixer.query_rank, stored)
+        if mixer.indexer is not None:
+            index = mixer.indexer
+            time += self._product(tokens, index.heads * index.head_size, mixer.query_rank or hidden, stored)
+            time += self._product(tokens, index.head_size + index.heads, hidden, stored)
+        time += self._product(tokens, heads * (mixer.nope_size + mixer.value_size), mixer.latent_size, BF16)
+        return time + self._product(tokens, hidden, heads * mixer.value_size, stored)
+
+    def _dense(self, mlp: DenseMlp, tokens: float, stored: WeightFormat) -> float:
+        inner, hidden = mlp.intermediate_size / self.parallelism.tensor, self.model.hidden_size
+        return self._product(tokens, mlp.inputs * inner, hidden, stored) + self._product(tokens, hidden, inner, stored)
 
     def experts(self, layer: Layer, tokens: float) -> Seconds:
         """The routed experts of a layer when each attention replica brings ``tokens`` tokens."""
-        if isinstance(layer.mlp, DenseMlp):
+        if not isinstance(layer.mlp, MoeMlp):
             return Seconds(0.0)
         degrees = self.parallelism
         together = tokens * degrees.data if degrees.attention_data_parallel else tokens
@@ -84,31 +111,46 @@ class LayerCost:
             together,
             shards,
             ranks,
-            self.model.weight_format,
+            layer.format_of("experts", self.model.weight_format),
             self.gpu,
             self.calibration,
         )
 
+    def _elementwise(self, layer: Layer) -> Seconds:
+        """Norms, rotations and sums of a layer; half of them in a layer that has one block only."""
+        whole = layer.attention is not None and layer.mlp is not None
+        return self.calibration.elementwise if whole else Seconds(self.calibration.elementwise / 2)
+
+    def _prompt(self, layer: Layer, chunks: Chunks) -> Seconds:
+        """Attention of a whole prompt."""
+        if layer.attention is None:
+            return Seconds(0.0)
+        tokens = chunks.size * chunks.whole + chunks.rest
+        work = attention.prompt_work(layer.attention, self.parallelism.tensor, tokens)
+        moved = attention.query_bytes(layer.attention.output_width(self.parallelism.tensor), tokens)
+        return attention.prefill(work, moved, chunks.count, self.gpu, self.calibration.prefill_attention)
+
     def decode(self, layer: Layer, sequences: float, context: int) -> dict[str, Seconds]:
         """One token of each of ``sequences`` requests, by part."""
-        tensor = self.parallelism.tensor
-        fit = self.calibration.decode_attention
+        tensor, cached = self.parallelism.tensor, self.model.kv_element_bytes
+        fit, arithmetic = self.calibration.decode_attention, self.calibration.prefill_attention
+        against = Seconds(0.0)
+        if layer.attention is not None:
+            against = attention.decode(layer.attention, tensor, sequences, context, self.gpu, fit, cached, arithmetic)
         return {
             "linear": self.linear(layer, sequences),
-            "attention": attention.decode(layer.attention, tensor, sequences, context, self.gpu, fit),
+            "attention": against,
             "experts": self.experts(layer, sequences),
-            "elementwise": self.calibration.elementwise,
+            "elementwise": self._elementwise(layer),
         }
 
     def prefill(self, layer: Layer, chunks: Chunks) -> dict[str, Seconds]:
         """A whole prompt, by part."""
-        tokens = chunks.size * chunks.whole + chunks.rest
-        work = attention.prompt_work(layer.attention, self.parallelism.tensor, tokens)
         return {
             "linear": Seconds(sum(times * self.linear(layer, size) for size, times in chunks.parts)),
-            "attention": attention.prefill(work, chunks.count, self.gpu, self.calibration.prefill_attention),
+            "attention": self._prompt(layer, chunks),
             "experts": Seconds(sum(times * self.experts(layer, size) for size, times in chunks.parts)),
-            "elementwise": Seconds(chunks.count * self.calibration.elementwise),
+            "elementwise": Seconds(chunks.count * self._elementwise(layer)),
         }
 
     def riding(self, layer: Layer, chunks: Chunks, sequences: float) -> Seconds:
@@ -118,7 +160,4 @@ class LayerCost:
             linear = self.linear(layer, sequences + size) - self.linear(layer, sequences)
             experts = self.experts(layer, sequences + size) - self.experts(layer, sequences)
             added += times * (linear + experts)
-        tokens = chunks.size * chunks.whole + chunks.rest
-        work = attention.prompt_work(layer.attention, self.parallelism.tensor, tokens)
-        fit = self.calibration.prefill_attention
-        return Seconds(added + attention.prefill(work, chunks.count, self.gpu, fit))
+        return Seconds(added + self._prompt(layer, chunks))

@@ -4,40 +4,84 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from planner.core.engine import BudgetRule, MemoryRules, replicated_kv_heads
-from planner.core.model import DenseMlp, Layer, ModelSpec, kinds
+from planner.core.attention import cache_bytes
+from planner.core.attention import state_bytes as recurrent_bytes
+from planner.core.engine import BudgetRule, MemoryRules
+from planner.core.model import DenseMlp, LatentAttention, Layer, LinearAttention, Mixer, ModelSpec, kinds
 from planner.core.plan import EngineLimits, Parallelism
-from planner.cost.attention import kv_bytes_per_token
+from planner.core.quantization import WeightFormat
+from planner.cost.attention import KV_ELEMENT_BYTES
 from planner.cost.formula import formula
 from planner.units import Bytes
 
 _ACTIVATION_FACTORS = ((8, 5.0), (4, 5.0), (2, 6.0), (1, 10.0))
 _ACTIVATION_FLOOR = 70 * 2.0**20
+_LONGEST_REQUEST = 2**17
+"""Positions a table of requests is sized for before the longest request of a plan is known."""
 PLAIN_BYTES = 2
+NEARLY_EVEN = 1.25
+"""Kinds of layers whose numbers differ by less are padded to the larger one."""
 
 
-@formula(source="Megatron-style sharding: query and output heads split, KV heads split or replicated (vLLM 0.33 linear.py)")
+@formula(
+    source="Megatron-style sharding: query and output heads split, KV heads split or replicated (vLLM 0.33 linear.py); latent "
+    "attention: down-projections whole on every rank, and a 16-bit copy of what expands the latent (vLLM 0.33 mla)"
+)
 def attention_weights(layer: Layer, model: ModelSpec, tensor: int) -> Bytes:
     """Bytes of one layer's attention matrices on one of ``tensor`` ranks; biases and head norms are 16-bit."""
-    attention, hidden = layer.attention, model.hidden_size
-    queries = attention.query_heads // tensor * attention.head_size
-    keys = 2 * replicated_kv_heads(attention.kv_heads, tensor) * attention.head_size
-    biases = (queries + keys) * attention.input_bias + hidden * attention.output_bias
-    norms = 2 * attention.head_size * attention.head_norm
-    matrices = hidden * (2 * queries + keys)
-    return Bytes(matrices * model.weight_format.bytes_per_weight + (biases + norms) * PLAIN_BYTES)
+    mixer = layer.attention
+    if mixer is None:
+        return Bytes(0.0)
+    held = mixer.weights(model.hidden_size, tensor)
+    copies = mixer.expansion(tensor) if isinstance(mixer, LatentAttention) else 0
+    stored = layer.format_of("attention", model.weight_format)
+    return Bytes(held.matrices * stored.bytes_per_weight + (held.vectors + copies) * PLAIN_BYTES)
+
+
+@formula(source="Megatron-style sharding: the intermediate dimension split over the tensor ranks; biases 16-bit")
+def dense_weights(mlp: DenseMlp, hidden_size: int, tensor: int, weights: WeightFormat) -> Bytes:
+    """Bytes of a dense feed-forward block on one rank.
+
+    >>> from planner.core.quantization import BF16
+    >>> dense_weights(DenseMlp(28672), 8192, 4, BF16)
+    352321536.0
+    """
+    return Bytes((mlp.weights(hidden_size) * weights.bytes_per_weight + mlp.vectors(hidden_size) * PLAIN_BYTES) / tensor)
 
 
 @formula(source="Megatron-style sharding: feed-forward split by tensor rank, experts by tensor or expert rank, router replicated")
-def mlp_weights(layer: Layer, model: ModelSpec, tensor: int, expert_shards: int) -> Bytes:
-    """Bytes of one layer's feed-forward block on one rank; ``expert_shards`` ranks share the experts, however cut."""
-    per_weight = model.weight_format.bytes_per_weight
-    if isinstance(layer.mlp, DenseMlp):
-        return Bytes(layer.mlp.parameters(model.hidden_size) / tensor * per_weight)
-    experts = layer.mlp.experts * layer.mlp.expert_parameters(model.hidden_size)
-    router = layer.mlp.router_parameters(model.hidden_size)
-    return Bytes(experts / expert_shards * per_weight + router * PLAIN_BYTES)
+def mlp_weights(layer: Layer, model: ModelSpec, tensor: int, expert_shards: int, expert_ranks: int = 1) -> Bytes:
+    """Bytes of one layer's feed-forward block on one rank.
+
+    ``expert_shards`` ranks share the experts: ``expert_ranks`` ways by expert, the rest by slices of each, which engines pad to
+    the multiple their kernels want.
+    """
+    mlp, hidden = layer.mlp, model.hidden_size
+    if mlp is None:
+        return Bytes(0.0)
+    if isinstance(mlp, DenseMlp):
+        return dense_weights(mlp, hidden, tensor, layer.format_of("mlp", model.weight_format))
+    stored = layer.format_of("experts", model.weight_format)
+    inner, outer = stored.expert_multiples
+    size = padded_slice(mlp.intermediate_size, max(1, expert_shards // expert_ranks), inner)
+    width = padded_slice(mlp.width(hidden), 1, outer)
+    routed = mlp.experts * dense_weights(replace(mlp.expert, intermediate_size=size), width, expert_shards, stored)
+    replicated = mlp.router_parameters(hidden) + mlp.latent_parameters(hidden)
+    shared_format = layer.format_of("shared_experts", model.weight_format)
+    shared = dense_weights(mlp.shared, hidden, tensor, shared_format) if mlp.shared else 0.0
+    return Bytes(routed + replicated * PLAIN_BYTES + shared)
+
+
+@formula(source="measured: gpt-oss-20b takes 13.64 and 7.01 GiB on one and two GPUs of vLLM 0.19, unpadded 12.81 and 6.41")
+def padded_slice(size: int, slices: int, multiple: int) -> int:
+    """What ``size`` comes to when each of its ``slices`` is padded to a ``multiple``.
+
+    >>> padded_slice(2880, 1, 256), padded_slice(2880, 4, 128), padded_slice(2048, 8, 1)
+    (3072, 3072, 2048)
+    """
+    return size if multiple == 1 else slices * math.ceil(size / slices / multiple) * multiple
 
 
 @formula(source="vLLM 0.33 vocab_parallel_embedding.py: vocabulary padded to a multiple, split over the tensor ranks, 16 bit")
@@ -68,17 +112,20 @@ def stage_weights(
     tensor = parallelism.tensor
     shards = tensor * parallelism.data if parallelism.attention_data_parallel else tensor
     counted = kinds(layers)
-    norms = PLAIN_BYTES * model.hidden_size * (2 * len(layers) + last)
+    vectors = sum(count * layer.vectors for layer, count in counted) + last * model.final_vectors
     table = vocabulary_table(model.vocabulary_size, model.hidden_size, tensor, multiple)
     embedding = first or (last and model.tied_embeddings)
     head = last and not (model.tied_embeddings and embedding)
+    experts = parallelism.expert
+    turning = any(not isinstance(layer.attention, LinearAttention | None) for layer, _ in counted)
     return {
         "attention": Bytes(sum(count * attention_weights(layer, model, tensor) for layer, count in counted)),
-        "mlp": Bytes(sum(count * mlp_weights(layer, model, tensor, shards) for layer, count in counted)),
-        "norms": Bytes(norms),
-        "embedding": Bytes(table * embedding),
-        "head": Bytes(table * head),
-        "rope": rope_table(model.rope_positions, layers[0].attention.head_size) if layers else Bytes(0.0),
+        "mlp": Bytes(sum(count * mlp_weights(layer, model, tensor, shards, experts) for layer, count in counted)),
+        "norms": Bytes(PLAIN_BYTES * model.hidden_size * vectors),
+        "embedding": Bytes(table * embedding + PLAIN_BYTES * model.learned_positions * model.hidden_size * first),
+        "head": Bytes(table * head + PLAIN_BYTES * model.vocabulary_size / tensor * model.head_bias * last),
+        "rope": Bytes(sum(rope_table(*one) for one in model.rope_tables) if turning else 0.0),
+        "encoder": Bytes(PLAIN_BYTES * model.encoder_parameters / tensor * first),
     }
 
 
@@ -119,19 +166,28 @@ def stage_activation(model: ModelSpec, rules: MemoryRules, limits: EngineLimits,
             limits.max_sequences, model.vocabulary_size, rules.sampler_base, rules.sampler_bytes_per_logit
         )
         peak = Bytes(max(peak, sampler))
-    return Bytes(peak + rules.moe_workspace * (model.experts > 0))
+    # while a plan is searched for, its limits do not say yet how long the longest request is
+    positions = limits.max_model_tokens or min(model.max_positions, _LONGEST_REQUEST)
+    table = rules.request_table * limits.max_sequences * positions
+    return Bytes(peak + table + rules.moe_workspace * (model.experts > 0))
 
 
 def stage_overhead(rules: MemoryRules, layers: int, tensor: int, *, nvlink: bool) -> Bytes:
     """Communication buffers, context and CUDA graphs of a stage, inside the engine's budget."""
+    return Bytes(buffers(rules, tensor, nvlink=nvlink) + cuda_graphs(layers, tensor, rules.cuda_graphs))
+
+
+def buffers(rules: MemoryRules, tensor: int, *, nvlink: bool) -> Bytes:
+    """Context and communication buffers of one GPU: what PyTorch does not know of."""
     if tensor == 1:
-        buffers = rules.buffers_single
-    else:
-        buffers = rules.buffers_nvlink if nvlink else rules.buffers_pcie
-    return Bytes(buffers + cuda_graphs(layers, tensor, rules.cuda_graphs))
+        return rules.buffers_single
+    return rules.buffers_nvlink if nvlink else rules.buffers_pcie
 
 
-@formula(source="vLLM 0.33 gpu_worker.py: a fraction of total memory; TensorRT-LLM: a fraction of what is free after loading")
+@formula(
+    source="vLLM 0.33 gpu_worker.py: a fraction of total memory; TensorRT-LLM: a fraction of what is free after loading; SGLang "
+    "0.5.23 kv_cache_configurator.py: a fraction of total memory for weights and cache, all else beside it"
+)
 def kv_budget(capacity: Bytes, fraction: float, weights: Bytes, activation: Bytes, overhead: Bytes, rule: BudgetRule) -> Bytes:
     """Bytes left for the KV cache; negative where the rest does not fit.
 
@@ -139,23 +195,79 @@ def kv_budget(capacity: Bytes, fraction: float, weights: Bytes, activation: Byte
     30.0
     >>> kv_budget(Bytes(100), 0.9, Bytes(50), Bytes(5), Bytes(5), "fraction-of-free")
     36.0
+    >>> kv_budget(Bytes(100), 0.8, Bytes(50), Bytes(5), Bytes(5), "fraction-for-weights-and-cache")
+    30.0
     """
     taken = weights + activation + overhead
     if rule == "fraction-of-total":
         return Bytes(fraction * capacity - taken)
+    if rule == "fraction-for-weights-and-cache":
+        return Bytes(min(fraction * capacity, capacity - activation - overhead) - weights)
     free = capacity - taken
     return Bytes(fraction * free if free > 0 else free)
 
 
+@formula(source="vLLM 0.33 kv_cache_utils.py: layers of one kind of cache in groups of the smallest kind's number, padded")
+def cached_layers(layers: Sequence[Layer], *, grouped: bool) -> list[tuple[Mixer, int]]:
+    """Mixers with how many layers of each are cached; where ``grouped``, with those an engine adds to make its groups even.
+
+    >>> from planner.core.model import Attention
+    >>> far, near = Layer(Attention(32, 16, 128), None), Layer(Attention(32, 16, 128, window=1024), None)
+    >>> [count for _, count in cached_layers((near,) * 52 + (far,) * 10, grouped=True)]
+    [60, 10]
+    """
+    found = [(layer.attention, count) for layer, count in kinds(layers) if layer.attention is not None]
+    windows: dict[int | None, int] = {}
+    for mixer, count in found:
+        windows[mixer.window] = windows.get(mixer.window, 0) + count
+    alike = len({cache_bytes(mixer, 1, 1) for mixer, _ in found}) == 1
+    if not grouped or len(windows) == 1 or not alike:
+        return found
+    fewest, most = min(windows.values()), max(windows.values())
+    size = most if most < NEARLY_EVEN * fewest else fewest
+    first = {mixer.window: mixer for mixer, _ in reversed(found)}
+    return [(first[window], math.ceil(count / size) * size) for window, count in windows.items()]
+
+
+@formula(source="cache of a stage: every layer's keys and values, or its latent; a token is written in every layer that caches")
+def kv_bytes_of_token(
+    layers: Sequence[Layer], tensor: int, element_bytes: float = KV_ELEMENT_BYTES, *, grouped: bool = False
+) -> Bytes:
+    """Bytes that one token takes on one GPU of a stage while every layer still sees it: what engines count the cache in.
+
+    >>> from planner.core.model import LatentAttention
+    >>> kv_bytes_of_token((Layer(LatentAttention(128, 1536, 512, 64, 128, 128), None),) * 61, 8)
+    70272
+    """
+    cached = cached_layers(layers, grouped=grouped)
+    return Bytes(sum(count * cache_bytes(mixer, tensor, element_bytes) for mixer, count in cached))
+
+
+@formula(source="state of a stage: what recurrent layers keep of a sequence whatever its length")
+def state_bytes(layers: Sequence[Layer], tensor: int) -> Bytes:
+    """Bytes of the recurrent states and last convolution inputs of one request on one GPU of a stage.
+
+    >>> state_bytes((Layer(LinearAttention(16, 128, 48, 128, 4, 2), None),), 1)
+    3207168
+    """
+    return Bytes(sum(count * recurrent_bytes(layer.attention, tensor) for layer, count in kinds(layers)))
+
+
 @formula(source="cache of a stage: every layer's keys and values; a sliding window keeps its window and one chunk")
-def kv_bytes(layers: Sequence[Layer], tensor: int, tokens: float, chunk: int) -> Bytes:
-    """Bytes of KV cache that one request of ``tokens`` tokens takes on one GPU of a stage."""
-    total = 0.0
-    for layer, count in kinds(layers):
-        attention = layer.attention
-        kept = tokens if attention.window is None else min(tokens, attention.window + chunk)
-        heads = replicated_kv_heads(attention.kv_heads, tensor)
-        total += count * kept * kv_bytes_per_token(heads, attention.head_size)
+def kv_bytes(
+    layers: Sequence[Layer],
+    tensor: int,
+    tokens: float,
+    chunk: int,
+    element_bytes: float = KV_ELEMENT_BYTES,
+    *,
+    grouped: bool = False,
+) -> Bytes:
+    """Bytes of cache and recurrent state that one request of ``tokens`` tokens takes on one GPU of a stage."""
+    total = float(state_bytes(layers, tensor))
+    for mixer, count in cached_layers(layers, grouped=grouped):
+        kept = tokens if mixer.window is None else min(tokens, mixer.window + chunk)
+        total += count * kept * cache_bytes(mixer, tensor, element_bytes)
     return Bytes(total)
 
 

@@ -41,6 +41,16 @@ def expert_imbalance(experts: int, per_token: int, tokens: float, ranks: int) ->
     return min(float(ranks), 1 + 0.76 * math.sqrt(spread))
 
 
+@formula(source="every routed token's hidden state is read and written once, in 16 bit")
+def routed_bytes(tokens: float, per_token: int, expert_ranks: int, hidden_size: int) -> Bytes:
+    """Bytes that a rank moves to bring tokens to its experts and back.
+
+    >>> routed_bytes(1024, 8, 4, 4096) / 2**20
+    32.0
+    """
+    return Bytes(4 * tokens * per_token / expert_ranks * hidden_size)
+
+
 def experts_time(
     mlp: MoeMlp,
     hidden_size: int,
@@ -56,12 +66,15 @@ def experts_time(
     ``tokens`` are all tokens that meet in the expert group. Experts lie on ``expert_ranks`` ranks (1: every rank holds
     a slice of all), and each is cut into ``shards``.
     """
-    fit = calibration.moe_fit(weights.name)
+    fit = calibration.moe_fit(weights.kernels)
     uneven = expert_imbalance(mlp.experts, mlp.experts_per_token, tokens, expert_ranks)
     uneven = 1 + (uneven - 1) * calibration.moe_imbalance_factor
-    touched = distinct_experts(mlp.experts, mlp.experts_per_token, tokens) / expert_ranks
+    touched = distinct_experts(mlp.experts, mlp.experts_per_token, tokens * calibration.skew) / expert_ranks
     touched = min(mlp.experts / expert_ranks, touched * uneven)
     share = mlp.expert_parameters(hidden_size) / shards
     moved = Bytes(touched * share * weights.bytes_per_weight)
     work = Flop(2 * tokens * mlp.experts_per_token / expert_ranks * uneven * share)
-    return roofline(moved, work, gpu.memory_bandwidth, gpu.rate(weights.math), fit.memory, fit.compute, fit.launch)
+    routed = routed_bytes(tokens, mlp.experts_per_token, expert_ranks, mlp.width(hidden_size))
+    launch = Seconds(fit.launch + fit.traffic * routed / gpu.memory_bandwidth)
+    rate = gpu.rate(weights.math)
+    return roofline(moved, work, gpu.memory_bandwidth, rate, fit.memory, fit.compute, launch, fit.sharpness)

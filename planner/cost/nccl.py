@@ -44,6 +44,8 @@ _TREE_CORRECTION = {
     "Simple": (0.9,) * 7 + (0.8, 0.7, 0.6, 0.6, 0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.8, 0.7, 0.7, 0.8, 0.9, 0.9, 0.9),
 }
 
+MOST_CHANNELS = 32
+"""Before NCCL duplicates them (MAXCHANNELS / 2)."""
 # speeds a channel may have, GB/s (src/graph/search.cc)
 _SPEEDS = (
     (40.0, 30.0, 20.0, 18.0, 15.0, 12.0, 10.0, 9.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.4, 1.2, 0.24, 0.12),
@@ -98,16 +100,23 @@ def channels(
 ) -> tuple[int, BytesPerSecond]:
     """How many channels of which speed NCCL makes where one ring reaches ``fastest_ring`` and all ``bandwidth`` (B/s).
 
+    It keeps the speed of its ladder at which channels times speed are most, of equals the faster one.
+
     >>> nvswitch, bridge = BytesPerSecond(370.8e9), BytesPerSecond(24e9)
     >>> channels(nvswitch, nvswitch, (9, 0)), channels(bridge, BytesPerSecond(48e9), (8, 6))
-    ((12, 30000000000.0), (2, 20000000000.0))
+    ((12, 30000000000.0), (4, 12000000000.0))
     """
     fastest = fastest_ring / GIGA
-    speeds = _SPEEDS[sum(compute_capability >= least for least in ((9, 0), (10, 0)))]
-    speed = next((step for step in speeds if step <= fastest * (1 + 1e-9)), fastest)
-    if speed <= 0:
+    if fastest <= 0:
         return 0, BytesPerSecond(0.0)
-    count = math.floor(bandwidth / GIGA / speed * (1 + 1e-9))
+
+    def fitting(step: float) -> int:
+        return min(MOST_CHANNELS, math.floor(bandwidth / GIGA / step * (1 + 1e-9)))
+
+    ladder = _SPEEDS[sum(compute_capability >= least for least in ((9, 0), (10, 0)))]
+    speeds = [step for step in ladder if step <= fastest * (1 + 1e-9)] or [fastest]
+    speed = max(speeds, key=lambda step: (fitting(step) * step, step))
+    count = fitting(speed)
     if speed >= 25 and not (compute_capability >= (9, 0) and speed < 50 and count > 4):
         count, speed = 2 * count, speed / 2
     return count, BytesPerSecond(speed * GIGA)
@@ -135,25 +144,42 @@ def ring_all_reduce(size: Bytes, fabric: Fabric, protocol: str) -> Seconds:
     >>> round(ring_all_reduce(Bytes(16384), hopper, "LL") * 1e6, 2)
     15.2
     """
+    n = fabric.ranks
+    latency = ring_latency(fabric, protocol, 2)
+    if fabric.nodes > 1 and protocol == "Simple" and size / (fabric.channels * n) >= 64:
+        latency = Seconds(latency * (1.4 if fabric.compute_capability >= (8, 0) else 1.9))
+    return Seconds(latency + size * 2 * (n - 1) / (n * ring_bus(fabric, protocol)))
+
+
+@formula(source=_SOURCE, valid="ring; two ranks or more")
+def ring_latency(fabric: Fabric, protocol: str, rounds: int) -> Seconds:
+    """What a ring waits for beside its bytes: ``rounds`` times around, two for an all-reduce, one for a gather.
+
+    >>> round(ring_latency(Fabric(8, 1, 12, BytesPerSecond(30e9), (9, 0), "nvlink"), "LL", 2) * 1e6, 2)
+    15.0
+    """
     n, nodes = fabric.ranks, fabric.nodes
     row = _PROTOCOLS.index(protocol)
-    steps = 2 * (n - 1)
-    bus = {
+    steps, between = rounds * (n - 1), rounds * (nodes - 1)
+    overhead = 0.0 if nodes == 1 else (2.0 if fabric.amd else 1.0) * (3 if protocol == "Simple" else 1)
+    inside = max(_HOP[fabric.link]["ring"][row], overhead)
+    outside = _HOP["network"]["tree" if n == nodes else "ring"][row]
+    return Seconds((_BASE["ring"][row] + (steps - between) * inside + between * outside) * MICRO)
+
+
+@formula(source=_SOURCE, valid="ring; two ranks or more")
+def ring_bus(fabric: Fabric, protocol: str) -> BytesPerSecond:
+    """Bus bandwidth of a ring, B/s: a protocol's share of all channels, within its caps.
+
+    >>> ring_bus(Fabric(8, 1, 12, BytesPerSecond(30e9), (9, 0), "nvlink"), "LL")
+    141000000000.0
+    """
+    share = {
         "LL": min(fabric.ll_max, 0.5 * fabric.bus),
         "LL128": min(0.92 * fabric.bus, fabric.channels * _RING_LL128[fabric.generation]),
         "Simple": fabric.bus,
-    }[protocol]
-    hop = _HOP[fabric.link]["ring"][row]
-    if nodes == 1:
-        latency = _BASE["ring"][row] + steps * hop
-    else:
-        overhead = (2.0 if fabric.amd else 1.0) * (3 if protocol == "Simple" else 1)
-        between = 2 * (nodes - 1)
-        pattern = "tree" if n == nodes else "ring"
-        latency = _BASE["ring"][row] + (steps - between) * max(hop, overhead) + between * _HOP["network"][pattern][row]
-        if protocol == "Simple" and size / (fabric.channels * n) >= 64:
-            latency *= 1.4 if fabric.compute_capability >= (8, 0) else 1.9
-    return Seconds(latency * MICRO + size * steps / (n * bus * GIGA))
+    }
+    return BytesPerSecond(share[protocol] * GIGA)
 
 
 @formula(source=_SOURCE, valid="tree; two ranks or more; the correction is interpolated between NCCL's steps")

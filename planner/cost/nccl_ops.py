@@ -16,15 +16,14 @@ _SOURCE = "NCCL v2.30.7 src/graph/tuning.cc"
 
 @formula(source=_SOURCE, valid="ring; two ranks or more")
 def ring_gather(size: Bytes, fabric: Fabric, protocol: str) -> Seconds:
-    """A ring all-gather or reduce-scatter of ``size`` bytes in total: n-1 steps, half of an all-reduce.
+    """A ring all-gather or reduce-scatter of ``size`` bytes in total: once around.
 
     >>> hopper = Fabric(8, 1, 12, BytesPerSecond(30e9), (9, 0), "nvlink")
     >>> round(ring_gather(Bytes(16384), hopper, "LL") * 1e6, 2)
     10.9
     """
-    base = nccl.ring_base(protocol)
-    # the base latency is paid once either way
-    return Seconds((nccl.ring_all_reduce(size, fabric, protocol) + base) / 2)
+    n = fabric.ranks
+    return Seconds(nccl.ring_latency(fabric, protocol, 1) + size * (n - 1) / (n * nccl.ring_bus(fabric, protocol)))
 
 
 @formula(source=_SOURCE, valid="NVSwitch with multicast, Hopper and later; one node")

@@ -10,22 +10,37 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
-from planner.core.estimate import CollectiveTime, Confidence
+from planner.core.estimate import CollectiveTime
 from planner.core.implementation import Implementation, Prediction
+from planner.core.measured import EAGER
 from planner.core.operation import Operation
 from planner.cost import nccl_ops
-from planner.cost.calibration import Calibration, OperationFit
-from planner.cost.collectives import Collectives, confidence_of, fabric_of, generation_of, interpolate
+from planner.cost.anchors import interpolate
+from planner.cost.calibration import Calibration, OperationFit, generation_of
+from planner.cost.collectives import (
+    NCCL,
+    Collectives,
+    basis_of,
+    confidence_of,
+    fabric_of,
+    factor_key,
+    measured_here,
+)
 from planner.cost.formula import formula
 from planner.cost.interconnect import GroupFacts, Interconnect
+from planner.cost.measured_here import MeasuredHere
 from planner.cost.point_to_point import hop_time
 from planner.errors import BadInput
 from planner.graph.paths import DirectedLink, PathKind
 from planner.units import Bytes, BytesPerSecond, Seconds
 
 _CURVE = tuple(Bytes(2.0**power) for power in range(3, 41))
+_CERTAIN = (1.0, 1.0)
+_SENDS = "NCCL sends"
+_BY_LINKS: tuple[Operation, ...] = ("send_recv",)
 _PATTERNS: dict[Operation, str] = {"all_gather": "gather", "reduce_scatter": "gather", "broadcast": "broadcast"}
 
 
@@ -63,22 +78,30 @@ class Operations:
         self.wires = wires
         self.calibration = calibration
         self.implementation = implementation
-        self._all_reduces = Collectives(calibration, implementation)
+        self._here = MeasuredHere(wires.topology)
+        self._all_reduces = Collectives(calibration, implementation, self._here)
         self._busy: dict[tuple[Operation, tuple[int, ...]], tuple[DirectedLink, float]] = {}
         self._curves: dict[tuple[Operation, tuple[int, ...]], tuple[tuple[Bytes, Seconds], ...]] = {}
 
     def predict(self, operation: Operation, gpus: Sequence[int], size: Bytes, *, eager: bool = False) -> Prediction:
         """An operation of ``size`` bytes, counted as nccl-tests does, over ``gpus`` in that order.
 
-        ``eager`` is without CUDA graphs: no operation is faster than its launch. Raises ``BadInput`` where no link joins them.
+        ``eager`` is without CUDA graphs: as measured so on this machine, else no operation is faster than its launch. Raises
+        ``BadInput`` where no link joins them.
         """
-        taken, error = self._taken(operation, tuple(gpus), size)
-        floor = self._launch(gpus)
-        if eager and 0 < taken.time < floor:
-            taken = CollectiveTime(floor, "launch", None, taken.confidence, "launched one by one, without CUDA graphs")
+        taken = self._taken(operation, tuple(gpus), size)
+        floor = self._launch(gpus, taken)
+        stack = self.implementation.stack if operation == "all_reduce" else NCCL
+        launched = self._here.curve(operation, tuple(gpus), stack + EAGER) if eager and taken.time > 0 else None
+        if launched is not None:
+            taken = measured_here(launched, size, taken.limiting_link)
+        elif eager and 0 < taken.time < floor:
+            told = "launched one by one, without CUDA graphs"
+            taken = CollectiveTime(floor, "launch", None, taken.confidence, told, "launch")
         algorithm = size / taken.time if taken.time > 0 else 0.0
         bus = algorithm * nccl_ops.bus_factor(operation, len(gpus))
-        return Prediction(operation, size, self.implementation.name, taken, error, algorithm, bus)
+        low, high = self._interval(taken)
+        return Prediction(operation, size, self.implementation.name, taken, low, high, algorithm, bus)
 
     def model(self, operation: Operation, gpus: tuple[int, ...], size: Bytes) -> tuple[Seconds, str]:
         """What NCCL's model and the graph say of an operation other than an all-reduce, before any factor."""
@@ -87,7 +110,10 @@ class Operations:
         if pattern == "gather":
             return nccl_ops.gather(size, fabric_of(group))
         if pattern == "broadcast":
-            return nccl_ops.broadcast(size, fabric_of(group))
+            fabric = fabric_of(group)
+            if group.packing.staged and group.ranks == 2:  # nothing comes back, so host memory carries twice as much one way
+                fabric = replace(fabric, channel_bandwidth=BytesPerSecond(2 * fabric.channel_bandwidth))
+            return nccl_ops.broadcast(size, fabric)
         if operation == "send_recv":
             return self._sends(gpus, size), "sends"
         busiest = size / group.ranks * self._busiest(operation, group.gpus)[1]
@@ -95,29 +121,29 @@ class Operations:
 
     def factor(self, operation: Operation, gpus: tuple[int, ...]) -> OperationFit | None:
         """The fit for an operation on a group: of its GPU generation on NVLink, of PCIe machines otherwise."""
-        group = self.wires.group(gpus)
-        key = generation_of(group.compute_capability) if _link(group) != "pcie" else "pcie"
-        return self.calibration.operations.get(operation, {}).get(key)
+        return self.calibration.operations.get(operation, {}).get(factor_key(self.wires.group(gpus)))
 
-    def _taken(self, operation: Operation, gpus: tuple[int, ...], size: Bytes) -> tuple[CollectiveTime, float]:
+    def _taken(self, operation: Operation, gpus: tuple[int, ...], size: Bytes) -> CollectiveTime:
         if len(gpus) == 1 or size <= 0:
-            return CollectiveTime(Seconds(0.0), "none", None, "high", "one rank"), 0.0
+            return CollectiveTime(Seconds(0.0), "none", None, "high", "one rank", "none")
         group = self.wires.group(gpus)
         self._refuse_apart(group)
         if operation == "all_reduce":
-            taken = self._all_reduces.all_reduce(group, size)
-            return taken, self._error(taken.confidence)
+            return self._all_reduces.all_reduce(group, size)
+        here = self._here.curve(operation, gpus, NCCL)
+        if here is not None:
+            return measured_here(here, size, self._limiting(operation, group, gpus))
         key = operation, gpus if operation == "send_recv" else group.gpus
         curve = self._curves.get(key)
         if curve is None:
             curve = self._curves[key] = self._curve(operation, key[1])
-        confidence = confidence_of(group)
+        confidence, basis = confidence_of(group), basis_of(group)
         source = "NCCL's model on this graph, corrected by measurement"
-        if self.factor(operation, gpus) is None:
-            source, confidence = "the model alone: nothing was measured that is like it", "low"
+        if self.factor(operation, gpus) is None and operation not in _BY_LINKS:
+            source, confidence, basis = "the model alone: nothing was measured that is like it", "low", "unmeasured"
         algorithm = f"NCCL {self.model(operation, key[1], size)[1]}"
-        taken = CollectiveTime(interpolate(curve, size), algorithm, self._limiting(operation, group, gpus), confidence, source)
-        return taken, self._error(confidence)
+        limiting = self._limiting(operation, group, gpus)
+        return CollectiveTime(interpolate(curve, size), algorithm, limiting, confidence, source, basis)
 
     def _curve(self, operation: Operation, gpus: tuple[int, ...]) -> tuple[tuple[Bytes, Seconds], ...]:
         """Times at powers of two that never fall with size, whatever a protocol's switch or a factor does."""
@@ -182,18 +208,16 @@ class Operations:
             names = ", ".join(str(gpu) for gpu in group.gpus)
             raise BadInput(f"no link that is known joins GPUs {names}", path=self.wires.topology.name)
 
-    def _launch(self, gpus: Sequence[int]) -> Seconds:
+    def _launch(self, gpus: Sequence[int], taken: CollectiveTime) -> Seconds:
         group = self.wires.group(gpus)
         key = generation_of(group.compute_capability) if _link(group) != "pcie" else "pcie"
-        return self.calibration.eager_floors[key]
+        by_nccl = self.implementation.stack == NCCL or taken.algorithm.startswith("NCCL")
+        who = "kernel" if not by_nccl else "send" if taken.algorithm == _SENDS else "nccl"
+        return self.calibration.eager_floors[who][key]
 
-    def _error(self, confidence: Confidence) -> float:
-        unsure = self.calibration.uncertainty
-        return {
-            "high": self.calibration.measured_error,
-            "medium": unsure.modelled_links,
-            "low": unsure.unmeasured_links,
-        }[confidence]
+    def _interval(self, taken: CollectiveTime) -> tuple[Seconds, Seconds]:
+        low, high = self.calibration.intervals.get(taken.basis, _CERTAIN)
+        return Seconds(taken.time * low), Seconds(taken.time * high)
 
 
 def _ring(gpus: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """The linear programme of ring packing, by column generation and the revised simplex method.
 
 maximise    the sum of all rates x
-such that   for every directed link, the sum of rate × crossings stays within its capacity
+such that   for every link, the sum of rate × crossings stays within its capacity
 
 There are (n-1)! rings; only those that pay under the current link prices enter.
 """
@@ -15,6 +15,9 @@ from planner.graph.paths import DirectedLink
 
 MAX_STEPS = 3000
 _TINY = 1e-9
+_NUDGE = 1e-7
+
+Column = Mapping[DirectedLink, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,57 +31,74 @@ class Packing:
 
 
 def fractional_packing(
-    columns: Sequence[Mapping[DirectedLink, int]],
+    columns: Sequence[Column],
     capacity: Mapping[DirectedLink, float],
-    cheapest: Callable[[Mapping[DirectedLink, float]], tuple[Mapping[DirectedLink, int], float]],
+    cheapest: Callable[[Mapping[DirectedLink, float]], Sequence[tuple[Column, float]]],
 ) -> Packing:
     """The largest total rate under ``capacity`` (B/s of every link that some ring crosses).
 
-    ``columns`` are the crossings of some rings to start from; ``cheapest`` finds, for prices of the links, the ring
-    whose crossings cost least, and that cost.
+    ``columns`` are the crossings of some rings to start from; ``cheapest`` finds, for prices of the links, rings and what
+    they cost: first the one whose crossings cost least, then others that may be cheap.
     """
     rows = sorted(capacity)
     scale = max(capacity.values(), default=0.0)
     if scale <= 0:
         return Packing(0.0, {})
+    simplex = _Simplex([capacity[link] / scale for link in rows])
     place = {link: number for number, link in enumerate(rows)}
-    size = len(rows)
-    # the basis starts as the slacks of all links; inverse is its inverse, value the current basic solution
-    inverse = [[float(i == j) for j in range(size)] for i in range(size)]
-    value = [capacity[link] / scale for link in rows]
-    gain = [0.0] * size
-    waiting = list(columns)
+    waiting = [{place[link]: times for link, times in column.items()} for column in columns]
     for _ in range(MAX_STEPS):
-        prices = [sum(gain[i] * inverse[i][j] for i in range(size) if gain[i]) for j in range(size)]
-        entering = None
-        while waiting and entering is None:
-            column = waiting.pop()
-            if 1 - sum(prices[place[link]] * times for link, times in column.items()) > _TINY:
-                entering = column
-        slack = min(range(size), key=lambda j: prices[j])
-        if entering is None and prices[slack] < -_TINY:
-            entering = {rows[slack]: 1}
-            worth = 0.0
-        else:
-            worth = 1.0
-            if entering is None:
-                ring, cost = cheapest({link: max(0.0, prices[place[link]]) for link in rows})
-                if cost >= 1 - _TINY:
-                    break
-                entering = ring
-        direction = [sum(inverse[i][place[link]] * times for link, times in entering.items()) for i in range(size)]
-        leaving = min((i for i in range(size) if direction[i] > _TINY), key=lambda i: (value[i] / direction[i], i), default=None)
-        if leaving is None:
+        slack = min(range(len(rows)), key=simplex.prices.__getitem__)
+        if simplex.prices[slack] < -_TINY:
+            if not simplex.enter({slack: 1}, 0.0):
+                break
+            continue
+        waiting = [column for column in waiting if simplex.cost(column) < 1 - _TINY]
+        if not waiting:
+            found = cheapest({link: max(0.0, simplex.prices[place[link]]) for link in rows})
+            if found[0][1] >= 1 - _TINY:
+                break
+            waiting = [{place[link]: times for link, times in ring.items()} for ring, cost in found if cost < 1 - _TINY]
+        if not simplex.enter(min(waiting, key=simplex.cost), 1.0):
             break
+    prices = {link: max(0.0, simplex.prices[place[link]]) for link in rows}
+    return Packing(sum(prices[link] * capacity[link] for link in rows), prices)
+
+
+class _Simplex:
+    """A basis of the programme: it starts as the slacks of all rows, and takes one column in for one out.
+
+    Capacities are nudged apart, each by another hair, so that no step goes nowhere (Charnes 1952). The prices of the last
+    basis are those of a basis of the true capacities.
+    """
+
+    def __init__(self, capacity: Sequence[float]) -> None:
+        size = len(capacity)
+        self.prices = [0.0] * size
+        self._inverse = [[float(i == j) for j in range(size)] for i in range(size)]
+        self._value = [room * (1 + _NUDGE * (1 + number) / size) for number, room in enumerate(capacity)]
+
+    def cost(self, column: Mapping[int, int]) -> float:
+        """What the crossings of a ring cost."""
+        prices = self.prices
+        return sum(prices[row] * times for row, times in column.items())
+
+    def enter(self, column: Mapping[int, int], worth: float) -> bool:
+        """Take ``column`` into the basis, for whichever reaches zero first; false where nothing does."""
+        inverse, value = self._inverse, self._value
+        terms = list(column.items())
+        direction = [sum([row[place] * times for place, times in terms]) for row in inverse]
+        falling = [i for i, step in enumerate(direction) if step > _TINY]
+        if not falling:
+            return False
+        leaving = min(falling, key=lambda i: value[i] / direction[i])
+        gained = worth - self.cost(column)
         pivot = direction[leaving]
-        inverse[leaving] = [entry / pivot for entry in inverse[leaving]]
+        inverse[leaving] = taken = [entry / pivot for entry in inverse[leaving]]
         value[leaving] /= pivot
-        for i in range(size):
-            if i != leaving and direction[i]:
-                factor = direction[i]
-                inverse[i] = [a - factor * b for a, b in zip(inverse[i], inverse[leaving], strict=True)]
+        for i, factor in enumerate(direction):
+            if factor and i != leaving:
+                inverse[i] = [a - factor * b for a, b in zip(inverse[i], taken, strict=True)]
                 value[i] = max(0.0, value[i] - factor * value[leaving])
-        gain[leaving] = worth
-    total = scale * sum(amount for amount, worth in zip(value, gain, strict=True) if worth)
-    prices = [sum(gain[i] * inverse[i][j] for i in range(size) if gain[i]) for j in range(size)]
-    return Packing(total, {link: max(0.0, prices[place[link]]) for link in rows})
+        self.prices = [a + gained * b for a, b in zip(self.prices, taken, strict=True)]
+        return True

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise, permutations
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from planner.core.estimate import (
     Breakdown,
-    CollectiveTime,
     Communication,
     Estimate,
     PipelineUse,
     Uncertainty,
 )
-from planner.core.plan import Group, Placement, Replica
+from planner.core.plan import Placement, Replica
 from planner.cost import pipeline, serving
 from planner.cost.collectives import Collectives
-from planner.cost.interconnect import Interconnect
-from planner.cost.point_to_point import boundary_bytes, hop_time
-from planner.cost.strategy import HIDDEN_BYTES, Strategy
-from planner.units import Bytes, Seconds
+from planner.cost.contention import ALONE, WHOLE, Flow, Share, Sharing, meetings, share_out
+from planner.cost.strategy import Strategy
+from planner.cost.traffic import Traffic
+from planner.cost.wire_times import Hop, WireTimes
+from planner.units import Seconds
 
 ALL_REDUCES_PER_LAYER = 2
-EXHAUSTIVE_ORDERS = 4
 NO_EXCHANGE = (Seconds(0.0), Seconds(0.0))
 WORTH_SAYING = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class GroupTimes:
-    """All-reduces of one tensor-parallel group: of a decode step, of a chunk, of the last chunk; and its logits.
-
-    ``riding`` is what one all-reduce of every chunk grows by when a prompt shares its steps with decoding.
-    """
-
-    decode: CollectiveTime
-    chunk: CollectiveTime
-    rest: CollectiveTime
-    riding: Seconds
-    logits: Seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One stage boundary: the time of a decode micro-batch and of a prompt's mean chunk; ``order`` lists the receivers
-    as peers of the senders.
-    """
-
-    decode: Seconds
-    prefill: Seconds
-    order: Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,41 +70,22 @@ def slowest_of(times: Sequence[ReplicaTimes]) -> ReplicaTimes:
 
 
 class Placed:
-    """Prices placements of one strategy on one machine; group and hop times are memoised."""
+    """Prices placements of one strategy on one machine."""
 
-    def __init__(self, strategy: Strategy, wires: Interconnect, collectives: Collectives) -> None:
+    def __init__(self, strategy: Strategy, traffic: Traffic, collectives: Collectives) -> None:
         self.strategy = strategy
-        self.wires = wires
-        self.collectives = collectives
-        self._groups: dict[frozenset[int], GroupTimes] = {}
-        self._hops: dict[tuple[frozenset[int], frozenset[int]], list[Hop]] = {}
-        self._pairs: dict[tuple[int, int], tuple[Seconds, Seconds]] = {}
-        self._gathers: dict[frozenset[int], tuple[Seconds, Seconds]] = {}
+        self.wires = traffic.wires
+        self.times = WireTimes(strategy, traffic, collectives)
+        self.traffic = traffic
+        self._flows: dict[Replica, tuple[Flow, ...]] = {}
+        self._busy: dict[Replica, tuple[float, ...]] = {}
 
-    def group(self, gpus: Sequence[int]) -> GroupTimes:
-        """The all-reduces of one tensor-parallel group."""
-        key = frozenset(gpus)
-        found = self._groups.get(key)
-        if found is None:
-            strategy, facts = self.strategy, self.wires.group(gpus)
-            reduce = self.collectives.all_reduce
-            decode = reduce(facts, strategy.decode_bytes)
-            riding = sum(
-                times * (reduce(facts, strategy.chunk_bytes(size + strategy.batch)).time - decode.time)
-                for size, times in strategy.chunks.parts
-            )
-            found = self._groups[key] = GroupTimes(
-                decode=decode,
-                chunk=reduce(facts, strategy.chunk_bytes(strategy.chunks.size)),
-                rest=reduce(facts, strategy.chunk_bytes(strategy.chunks.rest)),
-                riding=Seconds(riding),
-                logits=self.collectives.all_gather(facts, strategy.logits_bytes),
-            )
-        return found
+    def stage(self, number: int, gpus: Sequence[int], kept: float = 1.0) -> tuple[Seconds, Seconds, Seconds]:
+        """Seconds of stage ``number`` on these GPUs: one decode step, one whole prompt alone, one that rides along.
 
-    def stage(self, number: int, gpus: Sequence[int]) -> tuple[Seconds, Seconds, Seconds]:
-        """Seconds of stage ``number`` on these GPUs: one decode step, one whole prompt alone, one that rides along."""
-        work, times, chunks = self.strategy.stages[number], self.group(gpus), self.strategy.chunks
+        ``kept`` is what the others leave the group of its bandwidth.
+        """
+        work, times, chunks = self.strategy.stages[number], self.times.group(gpus, kept), self.strategy.chunks
         decode = work.decode_total + work.all_reduces * times.decode.time + work.last * times.logits
         prompt = chunks.whole * times.chunk.time + times.rest.time
         riding = work.riding + work.all_reduces * times.riding
@@ -138,91 +93,88 @@ class Placed:
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt."""
-        strategy = self.strategy
-        facts, degrees = self.wires.group(gpus), strategy.parallelism
-        count = max((work.exchanges for work in strategy.stages), default=0)
-        if not count:
-            return Seconds(0.0), Seconds(0.0)
-        reduce = self.collectives.nccl_all_reduce
-        decode = reduce(facts, Bytes(degrees.data * strategy.decode_bytes))
-        prompt = sum(
-            times * reduce(facts, Bytes(degrees.data * strategy.chunk_bytes(size))) for size, times in strategy.chunks.parts
-        )
-        return Seconds(count * decode), Seconds(count * prompt)
+        return self.times.exchange(gpus)
 
     def hops(self, senders: Sequence[int], receivers: Sequence[int]) -> list[Hop]:
         """The ways to pair the ranks of two stages that no other pairing beats, best first."""
-        key = frozenset(senders), frozenset(receivers)
-        found = self._hops.get(key)
-        if found is None:
-            found = self._hops[key] = self._pairings(sorted(senders), sorted(receivers))
-        return found
+        return self.times.hops(senders, receivers)
 
-    def _pair(self, sender: int, receiver: int) -> tuple[Seconds, Seconds]:
-        found = self._pairs.get((sender, receiver))
-        if found is None:
-            strategy, traits = self.strategy, self.strategy.traits
-            slices = strategy.parallelism.tensor if traits.pipeline_sliced else 1
-
-            def time(tokens: int) -> Seconds:
-                size = boundary_bytes(tokens, strategy.model.hidden_size, HIDDEN_BYTES, traits.pipeline_tensors, slices)
-                return hop_time(self.wires, strategy.calibration.point_to_point, sender, receiver, size)
-
-            chunks = strategy.chunks
-            prefill = sum(times * time(size) for size, times in chunks.parts) / chunks.count
-            found = self._pairs[sender, receiver] = time(strategy.batch), Seconds(prefill)
-        return found
-
-    def _gather(self, receivers: Sequence[int]) -> tuple[Seconds, Seconds]:
-        """The all-gather that puts a sliced boundary tensor together again."""
-        strategy, traits = self.strategy, self.strategy.traits
-        if not traits.pipeline_sliced or len(receivers) == 1:
-            return Seconds(0.0), Seconds(0.0)
-        key = frozenset(receivers)
-        if key not in self._gathers:
-            facts, tensors, chunks = self.wires.group(receivers), traits.pipeline_tensors, strategy.chunks
-            gather = self.collectives.all_gather
-            prompt = sum(times * gather(facts, Bytes(tensors * strategy.chunk_bytes(size))) for size, times in chunks.parts)
-            self._gathers[key] = gather(facts, Bytes(tensors * strategy.decode_bytes)), Seconds(prompt / chunks.count)
-        return self._gathers[key]
-
-    def _pairings(self, senders: Sequence[int], receivers: Sequence[int]) -> list[Hop]:
-        gather = self._gather(receivers)
-        times = {self._pair(a, b) for a in senders for b in receivers}
-        if len(times) == 1 or len(receivers) > EXHAUSTIVE_ORDERS:
-            orders = [tuple(receivers)]
-        else:
-            orders = list(permutations(receivers))
-        best: dict[tuple[float, float], Hop] = {}
-        for order in orders:
-            pairs = [self._pair(a, b) for a, b in zip(senders, order, strict=True)]
-            decode = max(pair[0] for pair in pairs) + gather[0]
-            prefill = max(pair[1] for pair in pairs) + gather[1]
-            best.setdefault((decode, prefill), Hop(Seconds(decode), Seconds(prefill), order))
-        kept: list[Hop] = []
-        for (_, prefill), hop in sorted(best.items()):
-            if all(prefill < other.prefill for other in kept):
-                kept.append(hop)
-        return kept
-
-    def replica_times(self, replica: Replica) -> ReplicaTimes:
+    def replica_times(self, replica: Replica, sharing: Sharing = ALONE) -> ReplicaTimes:
         """The sums and maxima of a replica whose ranks are paired as they stand."""
-        stages = [self.stage(number, group) for number, group in enumerate(replica)]
-        hops_decode = hops_prefill = 0.0
-        for senders, receivers in pairwise(replica):
-            gather = self._gather(receivers)
-            pairs = [self._pair(a, b) for a, b in zip(senders, receivers, strict=True)]
-            hops_decode += max(pair[0] for pair in pairs) + gather[0]
-            hops_prefill += max(pair[1] for pair in pairs) + gather[1]
+        stages = [self.stage(number, group, sharing.group(group)) for number, group in enumerate(replica)]
+        hops = [self.times.boundary(senders, receivers, sharing) for senders, receivers in pairwise(replica)]
         return ReplicaTimes(
             Seconds(sum(stage[0] for stage in stages)),
             Seconds(max(stage[0] for stage in stages)),
             Seconds(sum(stage[1] for stage in stages)),
             Seconds(max(stage[1] for stage in stages)),
             Seconds(max(stage[2] for stage in stages)),
-            Seconds(hops_decode),
-            Seconds(hops_prefill),
+            Seconds(sum((hop[0] for hop in hops), 0.0)),
+            Seconds(sum((hop[1] for hop in hops), 0.0)),
         )
+
+    def sharing(self, placement: Placement) -> Sharing:
+        """What the groups and sends of a placement leave each other of the links they meet on.
+
+        How much of the time each is busy is taken from its times alone: one step of the fixed point.
+        """
+        flows = [replace(flow, replica=number) for number, replica in enumerate(placement) for flow in self._flows_of(replica)]
+        meeting = meetings(flows)
+        if not meeting:
+            return ALONE
+        strategy = self.strategy
+        busy = [share for replica in placement for share in self._busy_of(replica)]
+        flows = [replace(flow, busy=share) for flow, share in zip(flows, busy, strict=True)]
+        together = strategy.parallelism.attention_data_parallel
+        shares = share_out(flows, meeting, self.wires.capacity, strategy.micro_batches, together=together)
+        groups: dict[frozenset[int], Share] = {}
+        sends: dict[tuple[int, int], Share] = {}
+        pairs = iter(pair for replica in placement for pair in _sends(replica))
+        for flow, share in zip(flows, shares, strict=True):
+            pair = None if flow.boundary is None else next(pairs)
+            if share.kept < 1:
+                if pair is None:
+                    groups[flow.gpus] = share
+                else:
+                    sends[pair] = share
+        return Sharing(groups, sends, flows)
+
+    def _flows_of(self, replica: Replica) -> tuple[Flow, ...]:
+        """The all-reduces of a replica's stages, then its sends boundary by boundary."""
+        found = self._flows.get(replica)
+        if found is None:
+            flows = [Flow(frozenset(group), 0, None, self.traffic.group(group)) for group in replica if len(group) > 1]
+            for number, (senders, receivers) in enumerate(pairwise(replica)):
+                flows += [
+                    Flow(frozenset((a, b)), 0, number, self.traffic.send(a, b)) for a, b in zip(senders, receivers, strict=True)
+                ]
+            found = self._flows[replica] = tuple(flows)
+        return found
+
+    def _busy_of(self, replica: Replica) -> tuple[float, ...]:
+        """For what share of the time each flow of a replica sends, over a round in which every request is prefilled once
+        and decodes all its tokens.
+        """
+        found = self._busy.get(replica)
+        if found is None:
+            strategy, times = self.strategy, self.replica_times(replica)
+            steps, requests, chunks = strategy.workload.output_tokens, strategy.requests, strategy.chunks.count
+            in_flight = strategy.micro_batches
+            period = steps * self.metrics(times).decode_period + requests * times.riding_max
+            shares = []
+            for number, group in enumerate(replica):
+                if len(group) > 1:
+                    work, one = strategy.stages[number], self.times.group(group)
+                    gather = self.times.gather(group) if number else NO_EXCHANGE
+                    decode = in_flight * (work.all_reduces * one.decode.time + work.last * one.logits + gather[0])
+                    prefill = work.all_reduces * one.riding + chunks * gather[1]
+                    shares.append(steps * decode + requests * prefill)
+            for senders, receivers in pairwise(replica):
+                gather, (hop_decode, hop_prefill) = self.times.gather(receivers), self.times.boundary(senders, receivers)
+                send = steps * in_flight * (hop_decode - gather[0]) + requests * chunks * (hop_prefill - gather[1])
+                shares += [send] * len(senders)
+            found = self._busy[replica] = tuple(min(1.0, share / period) for share in shares)
+        return found
 
     def metrics(self, times: ReplicaTimes, exchange: tuple[Seconds, Seconds] = NO_EXCHANGE) -> ReplicaMetrics:
         """What users of a replica see. Rises with every time of ``times``."""
@@ -247,25 +199,35 @@ class Placed:
         rate = serving.throughput(running, ttft, tpot, workload.output_tokens)
         return ReplicaMetrics(Seconds(ttft + wait), wait, tpot, Seconds(decode), prompt, rate)
 
-    def estimate(self, placement: Placement) -> Estimate:
-        """The whole answer for one placement."""
-        strategy = self.strategy
-        exchange = NO_EXCHANGE
-        if strategy.parallelism.attention_data_parallel:
-            exchange = self.exchange([gpu for replica in placement for group in replica for gpu in group])
-        times = [self.replica_times(replica) for replica in placement]
-        if strategy.parallelism.attention_data_parallel:
+    def outcomes(
+        self, placement: Placement, sharing: Sharing, exchange: tuple[Seconds, Seconds] = NO_EXCHANGE
+    ) -> tuple[list[ReplicaTimes], list[ReplicaMetrics]]:
+        """Times and metrics of every replica."""
+        times = [self.replica_times(replica, sharing) for replica in placement]
+        if self.strategy.parallelism.attention_data_parallel:
             times = [slowest_of(times)] * len(times)
-        metrics = [self.metrics(one, exchange) for one in times]
+        return times, [self.metrics(one, exchange) for one in times]
+
+    def exchange_of(self, placement: Placement) -> tuple[Seconds, Seconds]:
+        """The exchanges between replicas that share their experts; none where they do not."""
+        if not self.strategy.parallelism.attention_data_parallel:
+            return NO_EXCHANGE
+        return self.exchange([gpu for replica in placement for group in replica for gpu in group])
+
+    def estimate(self, placement: Placement) -> Estimate:
+        """The whole answer for one placement, whose groups and sends share the links they meet on."""
+        strategy = self.strategy
+        exchange, sharing = self.exchange_of(placement), self.sharing(placement)
+        times, metrics = self.outcomes(placement, sharing, exchange)
         slow = max(range(len(metrics)), key=lambda number: (metrics[number].tpot, metrics[number].ttft))
-        communication = self._communication(placement)
-        decode, prefill = self._breakdowns(placement[slow], times[slow], metrics[slow], exchange)
+        communication = self._communication(placement, sharing)
+        decode, prefill = self._breakdowns(placement[slow], times[slow], metrics[slow], exchange, sharing)
         return Estimate(
             memory=strategy.memory,
             kv_cache_tokens=strategy.kv_cache_tokens,
             max_concurrency=strategy.max_concurrency,
             communication=communication,
-            pipeline=self._pipeline_use(placement[slow], metrics[slow]),
+            pipeline=self._pipeline_use(placement[slow], metrics[slow], sharing),
             decode=decode,
             prefill=prefill,
             ttft=Seconds(max(one.ttft for one in metrics)),
@@ -275,10 +237,10 @@ class Placed:
             assumptions=self._assumptions(metrics[slow]),
         )
 
-    def _pipeline_use(self, replica: Replica, metrics: ReplicaMetrics) -> PipelineUse:
+    def _pipeline_use(self, replica: Replica, metrics: ReplicaMetrics, sharing: Sharing) -> PipelineUse:
         strategy = self.strategy
         stages = len(strategy.stages)
-        decode_times = [self.stage(number, group)[0] for number, group in enumerate(replica)]
+        decode_times = [self.stage(number, group, sharing.group(group))[0] for number, group in enumerate(replica)]
         return PipelineUse(
             prefill_micro_batches=strategy.chunks.count,
             bubble_ratio=pipeline.bubble_ratio(stages, strategy.chunks.count),
@@ -287,49 +249,54 @@ class Placed:
             idle_ratio=pipeline.idle_ratio(decode_times, strategy.micro_batches, metrics.decode_period) if stages > 1 else 0.0,
         )
 
-    def _communication(self, placement: Placement) -> Communication:
+    def _communication(self, placement: Placement, sharing: Sharing) -> Communication:
         """Of the slowest group and the slowest boundary of the whole placement."""
         groups = [group for replica in placement for group in replica]
-        slowest = max(groups, key=lambda group: self.group(group).chunk.time)
-        times = self.group(slowest)
-        hops_decode = hops_prefill = 0.0
-        worst_pair: tuple[int, int] | None = None
-        for replica in placement:
-            for senders, receivers in pairwise(replica):
-                gather = self._gather(receivers)
-                for a, b in zip(senders, receivers, strict=True):
-                    decode, prefill = self._pair(a, b)
-                    if prefill + gather[1] > hops_prefill:
-                        worst_pair = a, b
-                    hops_decode = max(hops_decode, decode + gather[0])
-                    hops_prefill = max(hops_prefill, prefill + gather[1])
-        link = times.chunk.limiting_link
-        if link is None and worst_pair is not None:
-            path = self.wires.path(*worst_pair)
+        slowest = max(groups, key=lambda group: self.times.group(group, sharing.group(group)).chunk.time)
+        times = self.times.group(slowest, sharing.group(slowest))
+        boundaries = [hop for replica in placement for hop in pairwise(replica)]
+        hops = [self.times.boundary(senders, receivers, sharing) for senders, receivers in boundaries]
+        link, reduced = times.chunk.limiting_link, len(slowest) > 1
+        shares = [sharing.groups.get(frozenset(slowest), WHOLE)]
+        if hops:
+            worst = boundaries[max(range(len(hops)), key=lambda number: hops[number][1])]
+            sender, receiver = max(
+                zip(*worst, strict=True), key=lambda ends: self.times.pair(ends[0], ends[1], sharing.send(ends[0], ends[1]))[1]
+            )
+            shares.append(sharing.sends.get((sender, receiver), WHOLE))
+            path = self.wires.path(sender, receiver)
             weakest = min(path.links, key=lambda one: self.wires.capacity[one], default=None)
-            link = self.wires.describe(weakest) if weakest else None
-        reduced = len(slowest) > 1
+            link = link or (self.wires.describe(weakest) if weakest else None)
+        shared = (sharing.describe(self.wires, share) for share in (*shares, *sharing.groups.values(), *sharing.sends.values()))
         return Communication(
             all_reduce_decode=times.decode if reduced else None,
             all_reduce_prefill=times.chunk if reduced else None,
             all_reduces_per_layer=ALL_REDUCES_PER_LAYER,
-            point_to_point_decode=Seconds(hops_decode),
-            point_to_point_prefill=Seconds(hops_prefill),
+            point_to_point_decode=Seconds(max((hop[0] for hop in hops), default=0.0)),
+            point_to_point_prefill=Seconds(max((hop[1] for hop in hops), default=0.0)),
             limiting_link=link,
+            shared_link=next((one for one in shared if one is not None), None),
             confidence=times.chunk.confidence if reduced else "high",
         )
 
     def _breakdowns(
-        self, replica: Replica, times: ReplicaTimes, metrics: ReplicaMetrics, exchange: tuple[Seconds, Seconds]
+        self,
+        replica: Replica,
+        times: ReplicaTimes,
+        metrics: ReplicaMetrics,
+        exchange: tuple[Seconds, Seconds],
+        sharing: Sharing,
     ) -> tuple[Breakdown, Breakdown]:
-        """Where the time of a token and of a prompt goes. ``waiting`` is for the slowest stage; ``overlap`` is negative:
-        what chunks save by being in several stages at once.
+        """Where the time of a token and of a prompt goes. ``shared_links`` is what the others on the wires add to the
+        all-reduces and sends; ``waiting`` is for the slowest stage; ``overlap`` is negative: what chunks save by being in
+        several stages at once.
         """
         decode: dict[str, float] = {}
         prefill: dict[str, float] = {}
         chunks = self.strategy.chunks
+        shared_decode = shared_prefill = 0.0
         for number, group in enumerate(replica):
-            work, group_times = self.strategy.stages[number], self.group(group)
+            work, group_times = self.strategy.stages[number], self.times.group(group)
             for part, time in work.decode.items():
                 decode[part] = decode.get(part, 0.0) + time
             for part, time in work.prefill.items():
@@ -338,12 +305,27 @@ class Placed:
             decode["all_reduce"] = decode.get("all_reduce", 0.0) + reduce
             prompt = chunks.whole * group_times.chunk.time + group_times.rest.time
             prefill["all_reduce"] = prefill.get("all_reduce", 0.0) + work.all_reduces * prompt
+            if sharing.group(group) < 1:
+                alone, slowed = self.stage(number, group), self.stage(number, group, sharing.group(group))
+                shared_decode += slowed[0] - alone[0]
+                shared_prefill += slowed[1] - alone[1]
+        hops_decode, hops_prefill = times.hops_decode, times.hops_prefill
+        if sharing is not ALONE and len(replica) > 1:
+            alone_times = self.replica_times(replica)
+            hops_decode, hops_prefill = alone_times.hops_decode, alone_times.hops_prefill
+            shared_decode += times.hops_decode - hops_decode
+            shared_prefill += chunks.count * (times.hops_prefill - hops_prefill)
         decode |= {
             "expert_exchange": exchange[0],
-            "point_to_point": times.hops_decode,
+            "point_to_point": hops_decode,
+            "shared_links": shared_decode,
             "step_overhead": self.strategy.calibration.step_overhead,
         }
-        prefill |= {"expert_exchange": exchange[1], "point_to_point": chunks.count * times.hops_prefill}
+        prefill |= {
+            "expert_exchange": exchange[1],
+            "point_to_point": chunks.count * hops_prefill,
+            "shared_links": shared_prefill,
+        }
         decode["waiting"] = metrics.decode_period - sum(decode.values())
         prefill["overlap"] = metrics.prefill - sum(prefill.values())
         return _breakdown(decode), _breakdown(prefill)
@@ -353,7 +335,7 @@ class Placed:
         fit, traits = self.strategy.calibration.uncertainty, self.strategy.traits
         reasons = ["90 % of published runs on NVSwitch machines fell within"]
         wires = {"high": 0.0, "medium": fit.modelled_links, "low": fit.unmeasured_links}[communication.confidence]
-        share = decode.parts.get("all_reduce", 0.0) / decode.total
+        share = (decode.parts.get("all_reduce", 0.0) + decode.parts.get("shared_links", 0.0)) / decode.total
         if wires * share > WORTH_SAYING:
             reasons.append(
                 "these links are modelled, not measured"
@@ -385,6 +367,11 @@ class Placed:
         if strategy.micro_batches < len(strategy.stages):
             notes.append(f"{strategy.requests} requests cannot keep {len(strategy.stages)} stages busy")
         return tuple(notes)
+
+
+def _sends(replica: Replica) -> list[tuple[int, int]]:
+    """Sender and receiver of every send of a replica, boundary by boundary."""
+    return [pair for senders, receivers in pairwise(replica) for pair in zip(senders, receivers, strict=True)]
 
 
 def _breakdown(parts: dict[str, float]) -> Breakdown:

@@ -29,13 +29,26 @@ def boundary_bytes(tokens: int, hidden_size: int, element_bytes: int, tensors: i
     return Bytes(tensors * tokens * hidden_size * element_bytes / slices)
 
 
-def hop_time(wires: Interconnect, fit: PointToPointFit, sender: int, receiver: int, size: Bytes) -> Seconds:
-    """One send from GPU ``sender`` to GPU ``receiver`` over the path the graph gives."""
+def hop_rate(wires: Interconnect, fit: PointToPointFit, sender: int, receiver: int) -> BytesPerSecond:
+    """What a send from GPU ``sender`` to GPU ``receiver`` reaches when alone."""
+    path = wires.path(sender, receiver)
+    if path.kind is PathKind.NVLINK:
+        return BytesPerSecond(fit.nvlink_efficiency * wires.peak(path))
+    if path.kind is PathKind.NETWORK:
+        return BytesPerSecond(fit.network_efficiency * wires.peak(path))
+    return wires.rate(path)
+
+
+def hop_time(wires: Interconnect, fit: PointToPointFit, sender: int, receiver: int, size: Bytes, kept: float = 1.0) -> Seconds:
+    """One send from GPU ``sender`` to GPU ``receiver`` over the path the graph gives; ``kept`` is the share of its
+    bandwidth that others on the way leave it.
+    """
     if size <= 0 or sender == receiver:
         return Seconds(0.0)
     path = wires.path(sender, receiver)
+    rate = BytesPerSecond(kept * hop_rate(wires, fit, sender, receiver))
     if path.kind is PathKind.NVLINK:
-        return send(size, BytesPerSecond(fit.nvlink_efficiency * wires.peak(path)), fit.nvlink)
+        return send(size, rate, fit.nvlink)
     if path.kind is PathKind.NETWORK:
-        return send(size, BytesPerSecond(fit.network_efficiency * wires.peak(path)), fit.network)
-    return send(size, wires.rate(path), fit.staged if path.staged else fit.pcie)
+        return send(size, rate, fit.network)
+    return send(size, rate, fit.staged if path.staged else fit.pcie)

@@ -16,8 +16,10 @@ from planner.core.workload import Workload
 from planner.cost.calibration import Calibration
 from planner.cost.collectives import Collectives
 from planner.cost.interconnect import Interconnect
+from planner.cost.measured_here import MeasuredHere
 from planner.cost.placed import Placed
 from planner.cost.strategy import Strategy, price_strategy
+from planner.cost.traffic import Traffic
 from planner.units import Bytes, BytesPerSecond, FlopPerSecond
 
 
@@ -58,7 +60,12 @@ class Pricer:
     @cached_property
     def collectives(self) -> Collectives:
         """The engine's collectives."""
-        return Collectives(self.calibration, self.traits)
+        return Collectives(self.calibration, self.traits, MeasuredHere(self.topology))
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """What groups and sends put on the links of the topology."""
+        return Traffic(self.wires, self.calibration.point_to_point)
 
     @cached_property
     def has_nvlink(self) -> bool:
@@ -95,7 +102,7 @@ class Pricer:
 
     def placed(self, strategy: Strategy) -> Placed:
         """A pricer of placements of ``strategy``."""
-        return Placed(strategy, self.wires, self.collectives)
+        return Placed(strategy, self.traffic, self.collectives)
 
     def estimate(
         self, parallelism: Parallelism, partition: tuple[int, ...], limits: EngineLimits, placement: Placement

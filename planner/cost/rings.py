@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from planner.cost.cycles import Crossings, Cycles, Hop
 from planner.cost.formula import formula
 from planner.cost.packing import fractional_packing
+from planner.cost.shapes import Shape, Shapes
 from planner.graph.paths import DirectedLink, PathKind, Paths
 from planner.units import BytesPerSecond
 
 MAX_ROUNDS = 12
 EXHAUSTIVE_RANKS = 8
 _TINY = 1e-9
+Member = TypeVar("Member")
 _NO_BANDWIDTH = BytesPerSecond(0.0)
 
 
@@ -43,25 +46,59 @@ class RingPacking:
 NO_RING = RingPacking(_NO_BANDWIDTH, _NO_BANDWIDTH, PathKind.SELF, staged=False, limiting=None)
 
 
-@formula(
-    source="ring channels over a capacitated graph as NCCL searches them (v2.30.7 src/graph/search.cc), as a fractional packing",
-    valid="one host; exact up to 8 ranks, one hierarchical ring above",
-)
+class Rings:
+    """The rings of groups of one machine; groups that the wires treat alike are packed once."""
+
+    def __init__(self, paths: Paths, capacity: Mapping[DirectedLink, float]) -> None:
+        self._paths = paths
+        self._capacity = capacity
+        self._shapes = Shapes(paths, capacity)
+        self._packed: dict[Shape, RingPacking] = {}
+
+    @property
+    def classes(self) -> int:
+        """How many groups had to be packed so far."""
+        return len(self._packed)
+
+    def of(self, group: Sequence[str]) -> RingPacking:
+        """The rings of ``group``, GPU ids of one host."""
+        if len(group) < 2:
+            return NO_RING
+        if len(group) > EXHAUSTIVE_RANKS:
+            return _one_ring(group, self._paths, self._capacity)
+        seen = self._shapes.of(group)
+        packed = self._packed.get(seen.shape)
+        if packed is None:
+            packed = self._packed[seen.shape] = pack_shape(seen.shape)
+        return packed if packed.limiting is None else replace(packed, limiting=seen.named(packed.limiting))
+
+
 def pack_rings(group: Sequence[str], paths: Paths, capacity: Mapping[DirectedLink, float]) -> RingPacking:
     """The rings of ``group`` (GPU ids of one host) under ``capacity`` (B/s of each directed link)."""
-    if len(group) < 2:
-        return NO_RING
-    if len(group) > EXHAUSTIVE_RANKS:
-        return _one_ring(tuple(sorted(group, key=lambda gpu: (paths.ancestors(gpu)[::-1], gpu))), paths, capacity)
-    members = sorted(group)
-    hops = {(a, b): Counter(paths.between(a, b).links) for a in members for b in members if a != b}
-    cycles = Cycles(members, _without_doubles(hops, capacity))
-    order, fastest = _best_of_best_kind(paths, cycles, capacity)
+    return Rings(paths, capacity).of(group)
+
+
+@formula(
+    source="ring channels over a capacitated graph as NCCL searches them (v2.30.7 src/graph/search.cc), as a fractional packing",
+    valid="one host; exact up to 8 ranks",
+)
+def pack_shape(shape: Shape) -> RingPacking:
+    """The rings over the members of ``shape``, exactly; ``limiting`` is a link of the shape.
+
+    >>> from planner.cost.shapes import Way
+    >>> there, back = Way(PathKind.NVLINK, False, ((0, True),)), Way(PathKind.NVLINK, False, ((0, False),))
+    >>> pack_shape(Shape(2, (there, back), ((48e9, 48e9),))).bandwidth
+    48000000000.0
+    """
+    members = range(shape.count)
+    hops = {(a, b): Counter(shape.way(a, b).links) for a in members for b in members if a != b}
+    cycles = Cycles(members, _without_doubles(hops, shape.capacity))
+    order, fastest = _best_of_best_kind(shape, cycles)
     if not order:
         return NO_RING
-    first = _described(order, fastest, paths, capacity)
-    together = _packed(cycles, capacity, order, fastest)
-    return RingPacking(first.fastest, BytesPerSecond(together), first.kind, first.staged, first.limiting)
+    together = _packed(hops, cycles, shape.capacity, order, fastest)
+    ways = [shape.way(a, b) for a, b in _round(order)]
+    return _described([(way.kind, way.staged, way.links) for way in ways], fastest, together, shape.capacity)
 
 
 def _without_doubles(hops: Mapping[Hop, Crossings], capacity: Mapping[DirectedLink, float]) -> dict[Hop, Crossings]:
@@ -76,27 +113,27 @@ def _without_doubles(hops: Mapping[Hop, Crossings], capacity: Mapping[DirectedLi
     return {pair: Counter({link: times for link, times in hop.items() if link in kept}) for pair, hop in hops.items()}
 
 
-def _best_of_best_kind(paths: Paths, cycles: Cycles, capacity: Mapping[DirectedLink, float]) -> tuple[tuple[str, ...], float]:
+def _best_of_best_kind(shape: Shape, cycles: Cycles) -> tuple[tuple[int, ...], float]:
     """The fastest ring; of equally fast ones one that keeps to the best kind of paths."""
-    order, fastest = cycles.best(capacity)
-    qualities = {hop: (paths.between(*hop).kind, paths.between(*hop).staged) for hop in cycles.hops}
+    order, fastest = cycles.best(shape.capacity)
+    qualities = {hop: (way.kind, way.staged) for hop in cycles.hops for way in (shape.way(*hop),)}
     for limit in sorted(set(qualities.values()))[:-1]:
         allowed = {hop for hop, quality in qualities.items() if quality <= limit}
-        within, rate = cycles.best(capacity, allowed)
+        within, rate = cycles.best(shape.capacity, allowed)
         if within and rate >= fastest * (1 - _TINY):
             return within, fastest
     return order, fastest
 
 
-def _packed(cycles: Cycles, capacity: Mapping[DirectedLink, float], order: tuple[str, ...], rate: float) -> float:
+def _packed(
+    hops: Mapping[Hop, Crossings], cycles: Cycles, capacity: Mapping[DirectedLink, float], order: tuple[int, ...], rate: float
+) -> float:
     """What all rings carry together: greedily if that meets the cut bound, else by the linear programme."""
-    capacity = {link: capacity[link] for hop in cycles.hops.values() for link in hop}
-    residual = dict(capacity)
-    total, columns, bound = 0.0, [], cycles.cut_bound(capacity)
+    residual = {link: capacity[link] for link in cycles.links}
+    total, orders, bound = 0.0, [], cycles.cut_bound(capacity)
     for _ in range(MAX_ROUNDS):
-        crossings = cycles.crossings(order)
-        columns.append(crossings)
-        for link, count in crossings.items():
+        orders.append(order)
+        for link, count in cycles.crossings(order).items():
             residual[link] -= rate * count
         total += rate
         if total >= bound * (1 - _TINY):
@@ -104,23 +141,55 @@ def _packed(cycles: Cycles, capacity: Mapping[DirectedLink, float], order: tuple
         order, rate = cycles.best(residual)
         if not order or rate <= _TINY * bound:
             break
-    return fractional_packing(columns, capacity, cycles.cheapest).rate
+    if _same_both_ways(hops, capacity):
+        # with every ring its reverse does as well, so only the two directions of a link together matter
+        capacity = {link: capacity[link] + capacity[_reverse(link)] for link in capacity}
+        cycles = Cycles(cycles.members, _without_doubles({hop: _one_way(there) for hop, there in hops.items()}, capacity))
+    limits = {link: capacity[link] for link in cycles.links}
+    return fractional_packing([cycles.crossings(one) for one in orders], limits, cycles.cheapest).rate
 
 
-def _one_ring(order: tuple[str, ...], paths: Paths, capacity: Mapping[DirectedLink, float]) -> RingPacking:
+def _reverse(link: DirectedLink) -> DirectedLink:
+    return link[0], not link[1]
+
+
+def _one_way(crossings: Crossings) -> Crossings:
+    """Crossings of a link either way, all written as its first."""
+    total: Crossings = Counter()
+    for (number, _), times in crossings.items():
+        total[number, True] += times
+    return total
+
+
+def _same_both_ways(hops: Mapping[Hop, Crossings], capacity: Mapping[DirectedLink, float]) -> bool:
+    """Whether the way back is the way there, over links that carry as much."""
+    used = {link for hop in hops.values() for link in hop}
+    return all(capacity[_reverse(link)] == capacity[link] for link in used) and all(
+        hops[b, a] == {_reverse(link): times for link, times in there.items()} for (a, b), there in hops.items()
+    )
+
+
+def _one_ring(group: Sequence[str], paths: Paths, capacity: Mapping[DirectedLink, float]) -> RingPacking:
     """A ring in hierarchical order: it crosses every switch and socket boundary once each way, as any ring must."""
-    crossings = Counter(link for a, b in _round(order) for link in paths.between(a, b).links)
-    rate = min((capacity[link] / count for link, count in crossings.items()), default=0.0)
-    return _described(order, rate, paths, capacity)
-
-
-def _described(order: tuple[str, ...], rate: float, paths: Paths, capacity: Mapping[DirectedLink, float]) -> RingPacking:
+    order = sorted(group, key=lambda gpu: (paths.ancestors(gpu)[::-1], gpu))
     steps = [paths.between(a, b) for a, b in _round(order)]
     crossings = Counter(link for step in steps for link in step.links)
+    rate = min((capacity[link] / count for link, count in crossings.items()), default=0.0)
+    return _described([(step.kind, step.staged, step.links) for step in steps], rate, rate, capacity)
+
+
+def _described(
+    ways: Sequence[tuple[PathKind, bool, Sequence[DirectedLink]]],
+    fastest: float,
+    together: float,
+    capacity: Mapping[DirectedLink, float],
+) -> RingPacking:
+    """Rings of which the best takes ``ways``."""
+    crossings = Counter(link for _, _, links in ways for link in links)
     limiting = min(crossings, key=lambda link: (capacity[link] / crossings[link], link), default=None)
-    bandwidth = BytesPerSecond(rate)
-    return RingPacking(bandwidth, bandwidth, max(step.kind for step in steps), any(step.staged for step in steps), limiting)
+    kind, staged = max(kind for kind, _, _ in ways), any(staged for _, staged, _ in ways)
+    return RingPacking(BytesPerSecond(fastest), BytesPerSecond(together), kind, staged, limiting)
 
 
-def _round(order: Sequence[str]) -> list[tuple[str, str]]:
+def _round(order: Sequence[Member]) -> list[tuple[Member, Member]]:
     return [(order[place], order[(place + 1) % len(order)]) for place in range(len(order))]

@@ -152,16 +152,23 @@ def price_strategy(
         return refusal
     layers_of = stages_of(model, partition)
     tensor, chunk = parallelism.tensor, limits.max_batched_tokens
-    tokens = min(
-        int(stage.kv_cache // memory.kv_bytes(layers, tensor, 1, chunk)) for stage, layers in zip(stages, layers_of, strict=True)
-    )
+    element, grouped = model.kv_element_bytes, traits.cache_groups
     need = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
     room = min(
-        int(stage.kv_cache // memory.kv_bytes(layers, tensor, need, chunk))
+        int(stage.kv_cache // memory.kv_bytes(layers, tensor, need, chunk, element, grouped=grouped))
         for stage, layers in zip(stages, layers_of, strict=True)
+        if any(layer.attention for layer in layers)
     )
     offered = workload.concurrency / parallelism.data
     requests = max(1, min(-(-workload.concurrency // parallelism.data), room, limits.max_sequences))
+    tokens = min(
+        (
+            int((stage.kv_cache - requests * memory.state_bytes(layers, tensor)) // each)
+            for stage, layers in zip(stages, layers_of, strict=True)
+            if (each := memory.kv_bytes_of_token(layers, tensor, element, grouped=grouped))
+        ),
+        default=room * need,
+    )
     micro_batches = min(requests, parallelism.pipeline)
     batch = pipeline.micro_batch(requests, micro_batches)
     chunks = cut(workload.input_tokens, limits.max_batched_tokens)
@@ -205,7 +212,7 @@ def _work(
         riding += count * cost.riding(layer, chunks, batch)
         exchanged = degrees.attention_data_parallel and isinstance(layer.mlp, MoeMlp)
         exchanges += count * exchanged
-        all_reduces += count * (2 - exchanged)
+        all_reduces += count * (layer.reductions - exchanged)
     decode["head"] = (
         head(batch, cost.model.vocabulary_size / degrees.tensor, cost.model.hidden_size, cost.gpu, cost.calibration)
         if last
@@ -234,7 +241,14 @@ def _memory_refusal(
     need_tokens = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
     worst: tuple[float, int, Bytes] | None = None
     for number, (stage, layers) in enumerate(zip(stages, stages_of(model, partition), strict=True)):
-        one = memory.kv_bytes(layers, parallelism.tensor, need_tokens, limits.max_batched_tokens)
+        one = memory.kv_bytes(
+            layers,
+            parallelism.tensor,
+            need_tokens,
+            limits.max_batched_tokens,
+            model.kv_element_bytes,
+            grouped=traits.cache_groups,
+        )
         short = one - stage.kv_cache
         if short > 0 and (worst is None or short > worst[0]):
             worst = short, number, one

@@ -37,9 +37,14 @@ class Roofline(Document):
     launch: Time
     memory: Share
     compute: Share
+    sharpness: float = Field(gt=0)
+    loop: Time = 0.0
+    traffic: float = Field(default=0.0, ge=0)
     rows: int
     systems: int
     left_out_error: float | None
+    low: float = Field(gt=0, le=1)
+    high: float = Field(ge=1)
 
 
 class Straight(Document):
@@ -47,9 +52,13 @@ class Straight(Document):
 
     launch: Time
     efficiency: Share
+    sharpness: float = Field(default=1.0, gt=0)
+    traffic: float = Field(default=0.0, ge=0)
     rows: int
     systems: int
     left_out_error: float | None
+    low: float = Field(gt=0, le=1)
+    high: float = Field(ge=1)
 
 
 class KernelsDocument(Document):
@@ -58,6 +67,7 @@ class KernelsDocument(Document):
     schema_version: int
     fitted: str
     source: str
+    skew: float = Field(gt=0, le=1)
     gemm: dict[str, Roofline]
     moe: dict[str, Roofline]
     attention: dict[str, Straight]
@@ -69,7 +79,7 @@ class AnchorDocument(Document):
     system: str
     gpu: str
     stack: str
-    version: str
+    versions: list[str] = Field(min_length=1)
     ranks: int
     bytes: list[int]
     microseconds: list[float]
@@ -92,6 +102,25 @@ class OperationDocument(Document):
     left_out_error: float | None
 
 
+class CustomDocument(Document):
+    """An engine's own kernel by its wire time."""
+
+    floor: Time
+    second_barrier: Time
+    efficiency: Share
+    rows: int
+    error: float
+
+
+class IntervalDocument(Document):
+    """Measured over predicted: where nine of ten rows of machines lay that were left out of the fit."""
+
+    low: float = Field(gt=0, le=1)
+    high: float = Field(ge=1)
+    rows: int
+    systems: int
+
+
 class CollectivesDocument(Document):
     """``collectives.yaml``."""
 
@@ -101,20 +130,12 @@ class CollectivesDocument(Document):
     nccl_factors: dict[str, FactorsDocument]
     operation_sizes: list[int] = Field(min_length=1)
     operations: dict[str, dict[str, OperationDocument]]
-    eager_floors: dict[str, Time]
+    eager_floors: dict[str, dict[str, Time]]
     eager_source: str
-    measured_error: Share
-    measured_error_source: str
+    kernels: dict[str, CustomDocument]
+    intervals: dict[str, IntervalDocument]
+    intervals_source: str
     all_reduce_anchors: list[AnchorDocument]
-
-
-class CustomDocument(Document):
-    """An engine's own kernel, unmeasured."""
-
-    floor: Time
-    second_barrier: Time
-    efficiency: Share
-    source: str
 
 
 class PointToPointDocument(Document):
@@ -185,7 +206,6 @@ class ServingDocument(Document):
     """``serving.yaml``."""
 
     schema_version: int
-    custom_all_reduce: CustomDocument
     point_to_point: PointToPointDocument
     layer: LayerDocument
     step: StepDocument
@@ -208,6 +228,7 @@ def load_calibration() -> Calibration:
     return Calibration(
         gemm={name: _kernel(item) for name, item in kernels.gemm.items()},
         moe={name: _kernel(item) for name, item in kernels.moe.items()},
+        skew=kernels.skew,
         decode_attention=_straight(kernels.attention["decode"]),
         prefill_attention=_straight(kernels.attention["prefill"]),
         anchors=tuple(_anchor(item) for item in collectives.all_reduce_anchors),
@@ -219,13 +240,14 @@ def load_calibration() -> Calibration:
             name: {generation: _operation(item, collectives.operation_sizes) for generation, item in fits.items()}
             for name, fits in collectives.operations.items()
         },
-        eager_floors={name: Seconds(floor) for name, floor in collectives.eager_floors.items()},
-        measured_error=collectives.measured_error,
-        custom_all_reduce=CustomAllReduceFit(
-            Seconds(serving.custom_all_reduce.floor),
-            Seconds(serving.custom_all_reduce.second_barrier),
-            serving.custom_all_reduce.efficiency,
-        ),
+        eager_floors={
+            who: {name: Seconds(floor) for name, floor in floors.items()} for who, floors in collectives.eager_floors.items()
+        },
+        intervals={name: (item.low, item.high) for name, item in collectives.intervals.items()},
+        custom_all_reduce={
+            stack: CustomAllReduceFit(Seconds(item.floor), Seconds(item.second_barrier), item.efficiency)
+            for stack, item in collectives.kernels.items()
+        },
         point_to_point=PointToPointFit(
             nvlink=Seconds(serving.point_to_point.nvlink),
             pcie=Seconds(serving.point_to_point.pcie),
@@ -253,7 +275,16 @@ def load_calibration() -> Calibration:
 
 
 def _kernel(item: Roofline) -> KernelFit:
-    return KernelFit(Seconds(item.launch), item.memory, item.compute, item.left_out_error)
+    return KernelFit(
+        Seconds(item.launch),
+        item.memory,
+        item.compute,
+        item.left_out_error,
+        item.sharpness,
+        Seconds(item.loop),
+        item.traffic,
+        (item.low, item.high),
+    )
 
 
 def _operation(item: OperationDocument, sizes: list[int]) -> OperationFit:
@@ -264,7 +295,8 @@ def _operation(item: OperationDocument, sizes: list[int]) -> OperationFit:
 
 
 def _straight(item: Straight) -> AttentionFit:
-    return AttentionFit(Seconds(item.launch), item.efficiency, item.left_out_error)
+    interval = item.low, item.high
+    return AttentionFit(Seconds(item.launch), item.efficiency, item.left_out_error, item.sharpness, item.traffic, interval)
 
 
 def _anchor(item: AnchorDocument) -> Anchor:
@@ -272,4 +304,13 @@ def _anchor(item: AnchorDocument) -> Anchor:
     gpu = load_gpu(item.gpu)
     if gpu.peer_links is None or gpu.compute_capability is None:
         raise BadInput(f"{item.gpu} has no NVLink, so no anchor", path="collectives.yaml")
-    return Anchor(item.gpu, gpu.compute_capability, gpu.peer_links.bandwidth, item.stack, item.version, item.ranks, points)
+    return Anchor(
+        item.system,
+        item.gpu,
+        gpu.compute_capability,
+        gpu.peer_links.bandwidth,
+        item.stack,
+        tuple(item.versions),
+        item.ranks,
+        points,
+    )

@@ -1,32 +1,29 @@
-"""Tables of measured collectives (CSV), and the same table with predictions beside the measurements.
+"""Rows of tables of measured collectives.
 
 The columns that must be there: ``topology`` (any reference: short spec, library name, file), ``impl`` (``nccl-2.27.3``,
 ``vllm-custom-graph-0.24.0``), ``op``, ``n_gpus`` (the first so many), ``message_bytes`` (as nccl-tests counts them) and
-``time_us``. A row with something in ``flag`` is doubted by whoever measured it. Other columns are kept.
+``time_us``; or the columns of a table gathered from nccl-tests (``bytes``, ``time_us_out_of_place``, no ``impl``).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from planner.cost.accuracy import Grade
-from planner.documents.files import read_text
+from planner.documents.tables import Table, TableRow, parse_table
 from planner.errors import BadInput
 
 _ZERO = re.compile(r"0+(?:\.0*)?")
 COLUMNS = ("topology", "impl", "op", "n_gpus", "message_bytes", "time_us")
-PREDICTED = "predicted_time_us"
+NCCL_TESTS = {"message_bytes": "bytes", "time_us": "time_us_out_of_place"}
+"""What the columns are called in a table gathered from nccl-tests, which has no ``impl``: it is NCCL."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCollective:
-    """One row; ``size`` in bytes, ``time`` in µs, ``cells`` as they stand in the file; ``problem`` if it cannot be predicted."""
+    """One row; ``size`` in bytes, ``time`` in µs; ``problem`` if it cannot be predicted."""
 
     line: int
     topology: str
@@ -36,98 +33,61 @@ class MeasuredCollective:
     size: int
     time: float
     flagged: bool
-    cells: Mapping[str, str]
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Validation:
-    """A table of measurements held against predictions. ``reasons`` counts the rows that have no prediction."""
+def parse_collectives(text: str, path: str) -> tuple[tuple[str, ...], list[MeasuredCollective]]:
+    """The columns and rows of a table of measured collectives; ``path`` is what messages call it.
 
-    source: str
-    columns: tuple[str, ...]
-    overall: Grade
-    groups: tuple[Grade, ...]
-    left_out: int
-    reasons: Mapping[str, int]
-    predictions: tuple[tuple[MeasuredCollective, float | None], ...]
+    Raises ``BadInput`` with the line that cannot be read.
+    """
+    table = parse_table(text, path)
+    return table.columns, collectives_of(table)
 
 
-def read_collectives(path: Path) -> tuple[tuple[str, ...], list[MeasuredCollective]]:
-    """The columns and rows of a table of measured collectives. Raises ``BadInput`` with the line that cannot be read."""
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        columns = tuple(reader.fieldnames or ())
-        missing = [name for name in COLUMNS if name not in columns]
-        if missing:
-            raise BadInput(
-                f"no column {missing[0]}", path=f"{path}, line 1", hint=f"the first line names the columns: {','.join(COLUMNS)}"
-            )
-        if len(set(columns)) < len(columns):
-            raise BadInput("a column is there twice", path=f"{path}, line 1")
-        rows = [_row(cells, f"{path}, line {reader.line_num}", reader.line_num) for cells in reader]
-    except csv.Error as error:
-        raise BadInput(f"is not CSV: {error}", path=f"{path}, line {reader.line_num}") from None
-    if not rows:
-        raise BadInput("holds no rows", path=str(path))
-    return columns, rows
+def collectives_of(table: Table) -> list[MeasuredCollective]:
+    """The rows of a table of measured collectives."""
+    called = columns_called(table.columns)
+    missing = [name for name in called.values() if name not in table.columns]
+    if missing:
+        raise BadInput(
+            f"no column {missing[0]}",
+            path=f"{table.source}, line 1",
+            hint=f"the first line names the columns: {','.join(COLUMNS)}",
+        )
+    if not table.rows:
+        raise BadInput("holds no rows", path=table.source)
+    return [_row(row, called) for row in table.rows]
 
 
-def _row(cells: dict[str, str], where: str, line: int) -> MeasuredCollective:
-    # DictReader puts what is too much under None, and None where a cell is missing
-    if None in cells or None in cells.values():
-        raise BadInput("has another number of cells than the first line has columns", path=where)
-    flagged = bool((cells.get("flag") or "").strip())
+def columns_called(columns: Sequence[str]) -> dict[str, str]:
+    """What the wanted columns are called in a table with these ``columns``."""
+    tests = all(name in columns for name in NCCL_TESTS.values())
+    return {name: NCCL_TESTS.get(name, name) if tests else name for name in COLUMNS if not (tests and name == "impl")}
+
+
+def _row(row: TableRow, called: Mapping[str, str]) -> MeasuredCollective:
     problem = ""
     ranks, size, time = 0, 0, math.nan
     try:
-        time = _number(cells["time_us"], "time_us", where)
-        ranks = _count(cells["n_gpus"], "n_gpus", where)
-        if _ZERO.fullmatch(cells["message_bytes"].strip()):
+        time = row.number(called["time_us"])
+        ranks = row.count("n_gpus")
+        if _ZERO.fullmatch(row.word(called["message_bytes"])):
             problem = "no bytes are moved"  # nccl-tests prints such a line where the buffer is smaller than a share of it
         else:
-            size = _count(cells["message_bytes"], "message_bytes", where)
+            size = row.count(called["message_bytes"])
     except BadInput as error:
-        if not flagged:
+        if not row.flagged:
             raise
         problem = error.problem  # a flag may say just that: a fact is missing
     return MeasuredCollective(
-        line=line,
-        topology=cells["topology"].strip(),
-        implementation=cells["impl"].strip(),
-        operation=cells["op"].strip(),
+        line=row.line,
+        topology=row.word("topology"),
+        implementation=row.word("impl") if "impl" in called else "nccl",
+        operation=row.word("op"),
         ranks=ranks,
         size=size,
         time=time,
-        flagged=flagged,
-        cells=cells,
+        flagged=row.flagged,
         problem=problem,
     )
-
-
-def _number(text: str, column: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise BadInput(f"{column} is {text!r}; expected a number", path=where) from None
-    if not math.isfinite(value) or value <= 0:
-        raise BadInput(f"{column} is {text!r}; expected a number above 0", path=where)
-    return value
-
-
-def _count(text: str, column: str, where: str) -> int:
-    value = _number(text, column, where)
-    if value != int(value):
-        raise BadInput(f"{column} is {text!r}; expected a whole number", path=where)
-    return int(value)
-
-
-def write_predictions(columns: Sequence[str], rows: Sequence[tuple[MeasuredCollective, float | None]]) -> str:
-    """The rows as CSV with a column ``predicted_time_us``, empty where there is no prediction."""
-    stream = io.StringIO()
-    names = [*(name for name in columns if name != PREDICTED), PREDICTED]
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    for row, predicted in rows:
-        writer.writerow({**row.cells, PREDICTED: "" if predicted is None else f"{predicted:.3f}"})
-    return stream.getvalue()

@@ -25,6 +25,7 @@ from planner.core.topology import (
     Origin,
     OriginKind,
     PeerToPeer,
+    Stated,
     Topology,
 )
 from planner.core.unknown import NOT_STATED, Unknown
@@ -82,6 +83,8 @@ class HostDocument(Document):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     count: int = Field(default=1, ge=1, le=MAX_HOSTS)
     peer_to_peer: PeerToPeer = "unknown"
+    gpudirect: Stated = "unknown"
+    pxn: Stated = "unknown"
     peer_status: list[PeerStatusDocument] = []
     facts: HostFactsDocument | None = None
     devices: list[DeviceDocument]
@@ -150,7 +153,12 @@ class TopologyDocument(Document):
 
 def parse_topology(text: str, name: str) -> Topology:
     """A topology document. Raises ``BadInput`` with file and path for anything amiss, the graph's invariants included."""
-    document = validate(TopologyDocument, strict_yaml.load(text, name), name)
+    return topology_of(strict_yaml.load(text, name), name)
+
+
+def topology_of(data: Any, name: str) -> Topology:
+    """The topology of a document that is parsed already; raises as :func:`parse_topology` does."""
+    document = validate(TopologyDocument, data, name)
     hosts: list[Host] = []
     devices = [_device(item, "") for item in document.shared.devices]
     links = [_link(item, "") for item in document.shared.links]
@@ -160,7 +168,7 @@ def parse_topology(text: str, name: str) -> Topology:
             host = f"{item.name}{number}" if item.count > 1 else item.name
             prefix = f"{host}/" if total > 1 else ""
             status = tuple(PeerStatus(one.capability, tuple(map(tuple, one.statuses))) for one in item.peer_status)
-            hosts.append(Host(host, item.peer_to_peer, status, host_facts(item.facts)))
+            hosts.append(Host(host, item.peer_to_peer, status, host_facts(item.facts), item.gpudirect, item.pxn))
             devices += [_device(device, host, prefix) for device in item.devices]
             links += [_link(link, prefix) for link in item.links]
     topology = Topology(
@@ -229,6 +237,11 @@ def _link(item: LinkDocument, prefix: str) -> Link:
 
 def dump_topology(topology: Topology) -> str:
     """The document of a topology; :func:`parse_topology` reads back an equal graph."""
+    return write(topology_document(topology))
+
+
+def topology_document(topology: Topology) -> dict[str, Any]:
+    """What :func:`dump_topology` writes, as mappings and lists."""
     several = len(topology.hosts) > 1
     hosts = []
     for host in topology.hosts:
@@ -237,6 +250,7 @@ def dump_topology(topology: Topology) -> str:
             {
                 "name": host.name,
                 "peer_to_peer": host.peer_to_peer,
+                **{name: word for name, word in (("gpudirect", host.gpudirect), ("pxn", host.pxn)) if word != "unknown"},
                 **_without_empty({"peer_status": [_status_out(one) for one in host.peer_status], "facts": facts_out(host.facts)}),
                 "devices": [_device_out(device, prefix) for device in topology.devices if device.host == host.name],
                 "links": [_link_out(link, prefix) for link in topology.links if _owner(topology, link) == host.name],
@@ -267,7 +281,7 @@ def dump_topology(topology: Topology) -> str:
             del document[key]
     if not document["origin"]["assumptions"]:
         del document["origin"]["assumptions"]
-    return write(document)
+    return document
 
 
 def _owner(topology: Topology, link: Link) -> str:
@@ -317,8 +331,17 @@ def _curve_out(curve: MeasuredCurve) -> dict[str, Any]:
         "stack": curve.stack,
         "source": curve.source,
         "bytes": [int(size) if size.is_integer() else float(size) for size, _ in curve.points],
-        "microseconds": [float(f"{time * 1e6:.6g}") for _, time in curve.points],
+        "microseconds": [_microseconds(time) for _, time in curve.points],
     }
+
+
+def _microseconds(time: Seconds) -> float:
+    """The shortest number of microseconds, from six digits on, that reads back as the same time."""
+    for digits in range(6, 17):
+        number = float(f"{time * 1e6:.{digits}g}")
+        if number * 1e-6 == time:
+            return number
+    return time * 1e6
 
 
 def _link_out(link: Link, prefix: str) -> dict[str, Any]:

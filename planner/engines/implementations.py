@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from planner.core.engine import CustomAllReduce
@@ -10,20 +11,10 @@ from planner.engines import engines
 from planner.errors import BadInput, unknown_name
 
 AUTO = "auto"
-MIB = 2**20
+TORCH = "torch.distributed"
+"""Launches one operation after the other, without CUDA graphs."""
 
 _NONE = CustomAllReduce(max_bytes={}, source="NCCL is what is left where an engine has no kernel of its own")
-
-# engines that cannot be planned for yet, but whose all-reduce was measured
-_SGLANG = Implementation(
-    name="sglang",
-    stack="sglang",
-    custom_all_reduce=CustomAllReduce(
-        max_bytes={0: {2: 8 * MIB, 4: 8 * MIB, 6: 8 * MIB, 8: 8 * MIB}},
-        source="assumption: as vLLM's default, whose kernel it took over",
-    ),
-    written_as="sglang-custom",
-)
 
 _WRITTEN = {"tensorrt-llm": "trtllm-custom"}
 
@@ -31,7 +22,7 @@ _WRITTEN = {"tensorrt-llm": "trtllm-custom"}
 @cache
 def implementations() -> dict[str, Implementation]:
     """All implementations by name."""
-    found = [Implementation("nccl", "nccl", _NONE, "nccl"), _SGLANG]
+    found = [Implementation("nccl", "nccl", _NONE, "nccl")]
     for name, engine in engines().items():
         traits = engine.traits
         found.append(Implementation(name, traits.stack, traits.custom_all_reduce, _WRITTEN.get(name, f"{name}-custom")))
@@ -54,13 +45,15 @@ def written_implementation(text: str) -> tuple[Implementation, bool]:
     Raises ``BadInput`` for one that is not known.
 
     >>> implementation, eager = written_implementation("trtllm-custom-eager-1.3.0rc20")
-    >>> implementation.name, eager
-    ('tensorrt-llm', True)
+    >>> implementation.name, implementation.version, eager
+    ('tensorrt-llm', '1.3.0rc20', True)
     """
     parts = text.lower().split("-")
     for one in implementations().values():
         start = one.written_as.split("-")
         if parts[: len(start)] == start:
-            return one, "eager" in parts[len(start) :]
+            rest = parts[len(start) :]
+            version = next((part for part in rest if part[:1].isdigit()), "")
+            return replace(one, version=version), "eager" in rest or TORCH in text.lower()
     known = ", ".join(f"{one.written_as}-…" for one in implementations().values())
     raise BadInput(f"unknown implementation {text!r}", hint=f"known: {known}")

@@ -1,16 +1,22 @@
 """vLLM 0.33.
 
-Flags, defaults and rules were read in vLLM 0.33.0 (engine/arg_utils.py, config/, distributed/) and its parser was run.
+Defaults and rules were read in vLLM 0.33.0 (engine/arg_utils.py, config/, distributed/); flags are in :mod:`.vllm_flags`. Its own
+parser takes what is written here (``make test-engines``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchProcess, LaunchSpec, MemoryRules
 from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
-from planner.core.plan import EngineLimits, Plan
+from planner.core.plan import EngineLimits, Group, Plan, Replica
 from planner.core.topology import Topology
-from planner.engines.placement import by_host, device_environment, is_even
+from planner.engines.flags import Command
+from planner.engines.placement import Part, is_even, parts, ranks_of, replicas_by_host, several_parts
+from planner.engines.vllm_flags import PARTITION, VLLM
+from planner.engines.wires import PCIE_PAIR, Wires, environment_of
 from planner.units import Bytes
 
 GIB = 2.0**30
@@ -73,10 +79,10 @@ TRAITS = EngineTraits(
     custom_all_reduce=CustomAllReduce(
         max_bytes={
             0: {2: 8 * MIB, 4: 8 * MIB, 6: 8 * MIB, 8: 8 * MIB},
-            9: {2: 8 * MIB, 4: 8 * MIB, 6: MIB // 2, 8: MIB // 4},
-            10: {2: 2 * MIB, 4: 2 * MIB, 6: MIB, 8: MIB},
+            10: {2: 2 * MIB, 4: 8 * MIB, 6: 8 * MIB, 8: 8 * MIB},
         },
         source="vLLM 0.33 distributed/device_communicators/custom_all_reduce.py, all_reduce_utils.py",
+        two_over_pcie=True,
     ),
     batches_in_flight=lambda stages: stages + 1,
     chunk_pipelining=0.5,
@@ -85,98 +91,130 @@ TRAITS = EngineTraits(
     default_limits=_default_limits,
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
+    cache_groups=True,
     sources=("vLLM 0.33.0",),
 )
 
 
-def _arguments(plan: Plan, model: ModelSpec) -> list[str]:
-    """What is the same for every process of the plan. Limits are stated: the plan leans on them, and defaults move."""
+def _command(plan: Plan, model: ModelSpec, wires: Wires, groups: Iterable[Group]) -> Command:
+    """What is the same for every process of an engine. Limits are stated: the plan leans on them, and defaults move."""
     degrees, limits = plan.parallelism, plan.limits
-    arguments = ["vllm", "serve", model.name, "--tensor-parallel-size", str(degrees.tensor)]
-    if degrees.pipeline > 1:
-        arguments += ["--pipeline-parallel-size", str(degrees.pipeline)]
+    command = Command(VLLM, ["vllm", "serve", model.name])
+    command.state("tensor", degrees.tensor)
+    command.set("pipeline", degrees.pipeline)
     if degrees.expert > 1:
-        arguments += ["--enable-expert-parallel"]
+        command.state("expert")
     if model.weight_format != model.checkpoint_format and model.weight_format.name in _ONLINE_QUANTISATION:
-        arguments += ["--quantization", model.weight_format.name]
+        command.state("quantisation", model.weight_format.name)
     if model.dtype_override is not None:
-        arguments += ["--dtype", model.dtype_override]
-    return [
-        *arguments,
-        "--max-model-len",
-        str(limits.max_model_tokens),
-        "--max-num-seqs",
-        str(limits.max_sequences),
-        "--max-num-batched-tokens",
-        str(limits.max_batched_tokens),
-        "--gpu-memory-utilization",
-        f"{limits.memory_fraction:g}",
-    ]
+        command.state("dtype", model.dtype_override)
+    if model.kv_element_bytes == 1:
+        command.state("cache-dtype", "fp8")
+    command.state("context", limits.max_model_tokens)
+    command.state("sequences", limits.max_sequences)
+    command.state("batched-tokens", limits.max_batched_tokens)
+    command.state("memory", f"{limits.memory_fraction:g}")
+    if reason := wires.no_custom_all_reduce(TRAITS.custom_all_reduce, groups):
+        command.state("no-custom-all-reduce", why=reason)
+    return command
 
 
-def _partition(plan: Plan) -> dict[str, str]:
-    if is_even(plan.layer_partition):
-        return {}
-    return {"VLLM_PP_LAYER_PARTITION": ",".join(str(layers) for layers in plan.layer_partition)}
+def _numa(command: Command, wires: Wires, gpus: Sequence[int]) -> None:
+    nodes = wires.numa_nodes(gpus)
+    if nodes is not None:
+        command.state("numa", why="workers next to their GPUs; needs numactl where vLLM runs, without it leave both flags out")
+        command.state("numa-nodes", *nodes)
 
 
-def _notes(plan: Plan, model: ModelSpec) -> tuple[str, ...]:
+def _multi_node(command: Command, plan: Plan, number: int, nodes: Sequence[Part], rank: int) -> None:
+    """One engine over several processes: every one has as many ranks, the first serves."""
+    if len(nodes) > 1:
+        command.state("executor", "mp")
+        command.state("nodes", len(nodes))
+        command.state("node", rank)
+        command.state("leader", nodes[0].host)
+        command.state("leader-port", MASTER_PORT + number)
+    if len({node.host for node in nodes}) < len(nodes):
+        command.notes.append(several_parts(plan, nodes))
+    if rank:
+        command.state("headless")
+    else:
+        command.state("port", FIRST_PORT + number)
+
+
+def _engine(
+    plan: Plan, model: ModelSpec, topology: Topology, wires: Wires, number: int, replicas: Sequence[Replica]
+) -> tuple[list[LaunchProcess], list[str]]:
+    """The processes of one engine over ``replicas``, of which several share their experts: one process a host."""
+    nodes = parts(topology, [gpu for replica in replicas for gpu in ranks_of(replica)])
+    several = len({node.host for node in nodes}) > 1
+    groups = [group for replica in replicas for group in replica]
+    processes, notes = [], []
+    for rank, node in enumerate(nodes):
+        command = _command(plan, model, wires, groups)
+        if len(replicas) > 1:
+            command.state("data", len(replicas))
+        _numa(command, wires, node.gpus)
+        _multi_node(command, plan, number, nodes, rank)
+        said = environment_of(topology, wires, node, several=several)
+        if not is_even(plan.layer_partition):
+            said.environment[PARTITION] = ",".join(str(layers) for layers in plan.layer_partition)
+        processes.append(LaunchProcess(node.host, number, tuple(command.argv), said.environment))
+        notes += [*command.notes, *said.notes]
+    return processes, notes
+
+
+def _experts_shared(
+    plan: Plan, model: ModelSpec, topology: Topology, wires: Wires, hosts: dict[str, list[Replica]]
+) -> tuple[list[LaunchProcess], list[str]]:
+    """Replicas that share their experts, each on one host: one engine over all, one process a host, any number on each."""
+    first = next(iter(hosts))
+    processes, notes, start = [], [], 0
+    for host, replicas in hosts.items():
+        gpus = tuple(gpu for replica in replicas for gpu in ranks_of(replica))
+        command = _command(plan, model, wires, wires.groups)
+        command.state("data", plan.parallelism.data)
+        command.state("data-local", len(replicas))
+        command.state("data-address", first)
+        command.state("data-port", RPC_PORT)
+        _numa(command, wires, gpus)
+        if host == first:
+            command.state("port", FIRST_PORT)
+        else:
+            command.state("data-start", start)
+            command.state("headless")
+        said = environment_of(topology, wires, Part(host, gpus), several=True)
+        processes.append(LaunchProcess(host, start, tuple(command.argv), said.environment))
+        notes += [*command.notes, *said.notes]
+        start += len(replicas)
+    return processes, notes
+
+
+def _notes(plan: Plan, model: ModelSpec, wires: Wires) -> list[str]:
     notes = []
     if plan.parallelism.data > 1 and not plan.parallelism.attention_data_parallel:
         last = FIRST_PORT + plan.parallelism.data - 1
         notes.append(f"{plan.parallelism.data} independent replicas on ports {FIRST_PORT} to {last}: put a router before them")
     if model.weight_format.needs_own_checkpoint and model.weight_format != model.checkpoint_format:
         notes.append(f"the plan is for {model.weight_format.name} weights: give vLLM a checkpoint of {model.name} in that format")
-    return tuple(notes)
-
-
-def _replica(plan: Plan, model: ModelSpec, topology: Topology, number: int) -> list[LaunchProcess]:
-    """The processes of one independent replica: one a host."""
-    hosts = by_host(topology, plan.placement[number])
-    first = next(iter(hosts))
-    processes = []
-    for rank, (host, gpus) in enumerate(hosts.items()):
-        arguments = _arguments(plan, model)
-        if len(hosts) > 1:
-            arguments += ["--nnodes", str(len(hosts)), "--node-rank", str(rank)]
-            arguments += ["--master-addr", first, "--master-port", str(MASTER_PORT + number)]
-        arguments += ["--headless"] if rank else ["--port", str(FIRST_PORT + number)]
-        environment = {**device_environment(topology, gpus), **_partition(plan)}
-        processes.append(LaunchProcess(host, number, tuple(arguments), environment))
-    return processes
-
-
-def _attention_data_parallel(plan: Plan, model: ModelSpec, topology: Topology) -> list[LaunchProcess]:
-    """Replicas that share their experts: one engine over all, one process a host."""
-    hosts: dict[str, list[int]] = {}
-    starts: dict[str, int] = {}
-    for number, replica in enumerate(plan.placement):
-        for host, gpus in by_host(topology, replica).items():
-            starts.setdefault(host, number)
-            hosts.setdefault(host, []).extend(gpus)
-    first = next(iter(hosts))
-    processes = []
-    for host, gpus in hosts.items():
-        arguments = [*_arguments(plan, model), "--data-parallel-size", str(plan.parallelism.data)]
-        if len(hosts) > 1:
-            local = len(gpus) // plan.parallelism.tensor
-            arguments += ["--data-parallel-size-local", str(local), "--data-parallel-address", first]
-            arguments += ["--data-parallel-rpc-port", str(RPC_PORT)]
-            if host != first:
-                arguments += ["--data-parallel-start-rank", str(starts[host]), "--headless"]
-        if host == first:
-            arguments += ["--port", str(FIRST_PORT)]
-        processes.append(LaunchProcess(host, starts[host], tuple(arguments), device_environment(topology, gpus)))
-    return processes
+    if wires.fragile(wires.groups):
+        notes.append(PCIE_PAIR)
+    return notes
 
 
 def launch(plan: Plan, model: ModelSpec, topology: Topology) -> LaunchSpec:
     """The processes that start ``plan``; visible device *k* of a process is the GPU of its local rank *k*."""
-    if plan.parallelism.attention_data_parallel:
-        processes = _attention_data_parallel(plan, model, topology)
+    wires = Wires(topology, plan.placement)
+    hosts = replicas_by_host(topology, plan.placement)
+    if not plan.parallelism.attention_data_parallel:
+        engines = [_engine(plan, model, topology, wires, number, [one]) for number, one in enumerate(plan.placement)]
+    elif hosts is not None and len(hosts) > 1:
+        engines = [_experts_shared(plan, model, topology, wires, hosts)]
     else:
-        processes = [one for number in range(len(plan.placement)) for one in _replica(plan, model, topology, number)]
-    return LaunchSpec(tuple(processes), notes=_notes(plan, model))
+        engines = [_engine(plan, model, topology, wires, 0, plan.placement)]
+    processes = [process for several, _ in engines for process in several]
+    notes = [*_notes(plan, model, wires), *(note for _, several in engines for note in several)]
+    return LaunchSpec(tuple(processes), notes=tuple(dict.fromkeys(notes)))
 
 
 ENGINE = Engine(TRAITS, launch)

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from planner.core.facts import GpuFacts, PeerCapability
+from planner.core.measured import MeasuredCurve
 from planner.core.topology import PEER_LINKS, Device, DeviceKind, Host, Link, LinkKind, Topology
 from planner.core.unknown import Unknown
 from planner.graph.matching import Match, match
 from planner.graph.paths import Paths, link_class
+from planner.units import write_quantity
 
 ChangeKind = Literal[
     "host-gone", "host-new", "host-fact", "gpu-gone", "gpu-new", "gpu-moved", "gpu-model", "gpu-memory", "gpu-replaced",
     "gpu-fact", "nic-gone", "nic-new", "nic-rate", "switch-gone", "switch-new", "link-gone", "link-new", "link-count",
-    "link-generation", "link-bandwidth", "link-class", "peer-to-peer", "peer-status",
+    "link-generation", "link-bandwidth", "link-measured", "link-class", "peer-to-peer", "peer-status", "curve-measured",
 ]  # fmt: skip
 
 SAME_MEMORY = 0.01
 """Memory sizes that differ by less are two programs' rounding of one number; ECC on or off is six per cent."""
 SAME_BANDWIDTH = 0.001
+SAME_MEASURED = 0.05
+"""Two measurements of one link or collective that differ by less are one."""
 SHOWN = 4
 HOST_FACTS = {
     "driver": "driver", "cuda": "CUDA", "cpu_name": "CPU", "iommu": "IOMMU", "acs": "PCIe access control (ACS)",
@@ -83,8 +87,10 @@ class _Comparison:
                 yield from _known("nic-rate", one, f"rate of {one}", _rate(old.rate), _rate(new.rate))
         yield from self._tree_links()
         yield from self._other_links()
+        yield from self._between_sockets()
         yield from self._classes()
         yield from self._statuses()
+        yield from self._curves()
 
     def _hosts(self) -> Iterator[Change]:
         for name in (host.name for host in self._before.hosts if host.name not in self._same.hosts):
@@ -174,6 +180,34 @@ class _Comparison:
                 name, words = f"{back[link.a]}–{back[link.b]}", _what(link)
                 yield Change("link-new", name, None, words, f"{name}: {words} that was not there before")
 
+    def _between_sockets(self) -> Iterator[Change]:
+        """What joins two sockets, where both sides have one such link: sockets have no name of their own."""
+        for one, other in self._same.hosts.items():
+            old, new = (
+                [link for link in topology.links if link.kind is LinkKind.SOCKET and topology.by_id[link.a].host == host]
+                for topology, host in ((self._before, one), (self._after, other))
+            )
+            if len(old) == len(new) == 1:
+                yield from _measured(old[0], new[0], old[0].name)
+
+    def _curves(self) -> Iterator[Change]:
+        """Collectives that both measured over the same GPUs by the same stack, at the largest size both have."""
+        same = self._same.devices
+        after = {(curve.operation, curve.stack, _ranks(curve, curve.gpus)): curve for curve in self._after.measurements}
+        for curve in self._before.measurements:
+            if not set(curve.gpus) <= set(same):
+                continue
+            other = after.get((curve.operation, curve.stack, _ranks(curve, [same[gpu] for gpu in curve.gpus])))
+            sizes = {size for size, _ in curve.points} & {size for size, _ in other.points} if other is not None else set()
+            if other is None or not sizes:
+                continue
+            size = max(sizes)
+            old, new = dict(curve.points)[size], dict(other.points)[size]
+            if abs(new / old - 1) > SAME_MEASURED:
+                name = f"{curve.operation} over {_some(curve.gpus)} by {curve.stack}"
+                was, now = _duration(old), _duration(new)
+                yield Change("curve-measured", name, was, now, f"{name}, {write_quantity(size, 'size')}: {was} → {now}")
+
     def _ends(self, link: Link) -> tuple[frozenset[str], LinkKind]:
         """A link of ``before`` by its ends in ``after``."""
         same = self._same.devices
@@ -255,8 +289,26 @@ def _gpu(old: Device, new: Device) -> Iterator[Change]:
         yield from _known("gpu-fact", name, f"{words} of {name}", was_, now_)
 
 
+def _ranks(curve: MeasuredCurve, gpus: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs of a curve; their order matters for send/recv alone."""
+    return tuple(gpus) if curve.operation == "send_recv" else tuple(sorted(gpus))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:.4g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.4g} µs"
+
+
+def _measured(old: Link, new: Link, name: str) -> Iterator[Change]:
+    """Where both were measured, what was."""
+    if old.measured is not None and new.measured is not None and abs(new.measured / old.measured - 1) > SAME_MEASURED:
+        was, now = f"{old.measured / 1e9:.4g} GB/s", f"{new.measured / 1e9:.4g} GB/s"
+        message = f"{name}: measured {was} → {now}, {_share(new.measured / old.measured)}"
+        yield Change("link-measured", name, was, now, message)
+
+
 def _link(old: Link, new: Link, name: str, *, resting: bool = False, down: str = "") -> Iterator[Change]:
-    """A link that both have: lanes or NVLinks, generation, and where those are the same its bandwidth."""
+    """A link that both have: lanes or NVLinks, generation, where those are the same its bandwidth, and what was measured."""
+    yield from _measured(old, new, name)
     lanes = old.kind is LinkKind.PCIE
     changed = False
     if old.count and new.count and old.count != new.count:

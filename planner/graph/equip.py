@@ -36,7 +36,7 @@ def equip(topology: Topology, specs: Mapping[str, GpuSpec], rates: LinkRates) ->
     for link in topology.links:
         filled, assumption = fill(link)
         links.append(filled if link.measured is None else replace(filled, achieved=link.measured))
-        if assumption:
+        if assumption and link.measured is None:
             assumptions[assumption] = None
     origin = replace(topology.origin, assumptions=tuple(assumptions))
     return replace(topology, hosts=tuple(hosts), links=tuple(links), origin=origin)

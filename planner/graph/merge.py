@@ -62,6 +62,7 @@ def merge(
         ),
         observed=tuple(one for topology in joining.topologies for one in topology.observed),
         findings=(*findings, *twice, *_gathered(hosts_only)),
+        measurements=tuple(curve for topology in joining.topologies for curve in topology.measurements),
     )
     try:
         merged.check()

@@ -7,6 +7,7 @@ The PCIe part of a host is a tree (socket → host bridge → switch → GPU); N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -15,6 +16,11 @@ from planner.core.topology import PEER_LINKS, TREE_LINKS, DeviceKind, LinkKind, 
 
 DirectedLink = tuple[int, bool]
 """Index into ``topology.links``, and whether it is taken from ``a`` to ``b``."""
+
+
+def reverse(links: Sequence[DirectedLink]) -> tuple[DirectedLink, ...]:
+    """The same links taken the other way."""
+    return tuple((number, not forward) for number, forward in reversed(links))
 
 
 class PathKind(IntEnum):
@@ -52,6 +58,7 @@ class Paths:
             self._links_of[link.a].append(number)
             self._links_of[link.b].append(number)
         self._memo: dict[tuple[str, str], Path] = {}
+        self._near_cards: dict[str, tuple[PathKind, tuple[str, ...]] | None] = {}
         self._routes: dict[tuple[str, str], tuple[DirectedLink, ...] | None] = {}
 
     @cached_property
@@ -109,7 +116,7 @@ class Paths:
 
     def down(self, top: str, device: str) -> list[DirectedLink]:
         """The directed links from ``top`` down the PCIe tree to ``device``."""
-        return [(number, not forward) for number, forward in reversed(self.up(device, top))]
+        return list(reverse(self.up(device, top)))
 
     def nvlink(self, a: str, b: str) -> tuple[DirectedLink, ...] | None:
         """The directed NVLinks from ``a`` to ``b``: a direct bridge, or through an NVSwitch they share."""
@@ -211,27 +218,77 @@ class Paths:
             return Path(kind, self.pcie(a, b))
         return Path(kind, self.staged(a, b), staged=True)
 
+    def near_cards(self, gpu: str) -> tuple[PathKind, tuple[str, ...]] | None:
+        """The joined network cards nearest to a GPU by PCIe class, and that class; ``None`` on a host without any."""
+        if gpu not in self._near_cards:
+            cards = [nic.id for nic in self.topology.nics(self.topology.by_id[gpu].host) if self.network_links(nic.id)]
+            kinds = {card: self.pcie_kind(gpu, card) for card in cards}
+            best = min(kinds.values(), default=None)
+            near = tuple(card for card, kind in kinds.items() if kind is best)
+            self._near_cards[gpu] = None if best is None else (best, near)
+        return self._near_cards[gpu]
+
     def nearest_nic(self, gpu: str) -> tuple[PathKind, str] | None:
         """The network card nearest to a GPU by PCIe class; GPUs of a host take turns among equally near ones."""
-        device = self.topology.by_id[gpu]
-        nics = [nic for nic in self.topology.nics(device.host) if self._network_links(nic.id)]
-        if not nics:
-            return None
-        kinds = [(self.pcie_kind(gpu, nic.id), nic.id) for nic in nics]
-        best = min(kind for kind, _ in kinds)
-        near = [nic for kind, nic in kinds if kind is best]
-        return best, near[(device.index or 0) % len(near)]
+        near = self.near_cards(gpu)
+        return None if near is None else (near[0], near[1][(self.topology.by_id[gpu].index or 0) % len(near[1])])
 
-    def _network_links(self, nic: str) -> list[int]:
+    def gpudirect(self, gpu: str, card: str) -> bool:
+        """Whether a network card reads and writes the memory of a GPU of its host.
+
+        As the host states; else NCCL's rule (v2.30.7 ``src/graph/paths.cc``): up to PXB, or through the CPU on whose socket
+        both are where the GPU is joined to it by NVLink-C2C.
+        """
+        stated = self.topology.host(self.topology.by_id[gpu].host).gpudirect
+        if stated != "unknown":
+            return stated == "enabled"
+        if self.pcie_kind(gpu, card) <= PathKind.PXB:
+            return True
+        up = self._parents.get(gpu)
+        by_c2c = up is not None and self.topology.links[up[1]].kind is LinkKind.C2C
+        return by_c2c and self.ancestors(gpu)[-1] == self.ancestors(card)[-1]
+
+    def to_card(self, gpu: str, card: str, *, gpudirect: bool) -> tuple[DirectedLink, ...]:
+        """The directed links from a GPU to a network card of its host; without GPUDirect by way of the memory of its socket."""
+        if gpudirect:
+            return self.pcie(gpu, card)
+        socket, other = self.ancestors(gpu)[-1], self.ancestors(card)[-1]
+        across = self._across(socket, other) if socket != other else []
+        return tuple(self.up(gpu, socket) + across + self.down(other, card))
+
+    def _out(self, gpu: str) -> tuple[tuple[DirectedLink, ...], str] | None:
+        """The way from a GPU to a network card and that card: its nearest, or where that is beyond the reach of GPUDirect
+        and the host does not rule it out the nearest of a GPU that it has NVLinks to (NCCL's PXN).
+        """
+        own = self.nearest_nic(gpu)
+        if own is None:
+            return None
+        device = self.topology.by_id[gpu]
+        direct = self.gpudirect(gpu, own[1])
+        if not direct and self.topology.host(device.host).pxn != "disabled":
+            relays = [
+                (nvlink, other.id, near[1])
+                for other in (self.topology.gpus[place] for place in self.topology.gpus_of_host[device.host])
+                if (nvlink := self.nvlink(gpu, other.id)) is not None
+                and (near := self.nearest_nic(other.id)) is not None
+                and self.gpudirect(other.id, near[1])
+            ]
+            if relays:
+                nvlink, relay, card = relays[(device.index or 0) % len(relays)]
+                return (*nvlink, *self.to_card(relay, card, gpudirect=True)), card
+        return self.to_card(gpu, own[1], gpudirect=direct), own[1]
+
+    def network_links(self, nic: str) -> list[int]:
+        """The links, by number, that join a card to a network."""
         return [number for number in self._links_of[nic] if self.topology.links[number].kind is LinkKind.NETWORK]
 
     def _network(self, a: str, b: str) -> tuple[DirectedLink, ...]:
-        """Out by ``a``'s nearest card, in by ``b``'s; no card on either side leaves the path without links."""
-        out, into = self.nearest_nic(a), self.nearest_nic(b)
+        """Out by a card of ``a``'s host, in by one of ``b``'s; no card on either side leaves the path without links."""
+        out, into = self._out(a), self._out(b)
         if out is None or into is None:
             return ()
         route = self.network_route(out[1], into[1])
-        return () if route is None else (*self.pcie(a, out[1]), *route, *self.pcie(into[1], b))
+        return () if route is None else (*out[0], *route, *reverse(into[0]))
 
     def network_route(self, a: str, b: str) -> tuple[DirectedLink, ...] | None:
         """The directed links from card ``a`` to card ``b`` over the fewest switches; ``None`` if nothing joins them.
@@ -251,7 +308,7 @@ class Paths:
         while edge and b not in arrived:
             ahead = []
             for device in edge:
-                for number in self._network_links(device):
+                for number in self.network_links(device):
                     link = topology.links[number]
                     other = link.b if link.a == device else link.a
                     end = topology.by_id[other].kind is DeviceKind.NIC and other != b

@@ -73,4 +73,5 @@ def relabelled(
             replace(finding, devices=tuple(ids.get(device, device) for device in finding.devices))
             for finding in topology.findings
         ),
+        measurements=tuple(replace(curve, gpus=tuple(ids[gpu] for gpu in curve.gpus)) for curve in topology.measurements),
     )

@@ -1,6 +1,7 @@
 """``config.json`` → ModelSpec, one module a family.
 
-A family is a module with a ``FAMILY``; :func:`families` finds them all, so adding one touches one file.
+A family is a module with a ``FAMILY``; :func:`families` finds them all, so adding one touches one file. Models that wrap a
+language model in others (pictures, sound) are unwrapped here, in one place. Code that lies beside a config is never run.
 """
 
 from __future__ import annotations
@@ -8,33 +9,54 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from planner.core.model import ModelSpec
 from planner.errors import BadInput, nearest
-from planner.models.family import Config, Family
+from planner.models.config import Config
+from planner.models.family import Family
+from planner.models.generic import GENERIC, is_standard
+from planner.models.quantization import FIELD
 
 
 @cache
 def families() -> dict[str, Family]:
     """All families by the architecture names of their ``config.json``."""
-    found: dict[str, Family] = {}
+    return {architecture: family for family in _modules() for architecture in family.architectures}
+
+
+@cache
+def _modules() -> tuple[Family, ...]:
+    found = []
     for module in pkgutil.iter_modules(__path__):
         family = getattr(importlib.import_module(f"{__name__}.{module.name}"), "FAMILY", None)
         if isinstance(family, Family):
-            for architecture in family.architectures:
-                found[architecture] = family
-    return found
+            found.append(family)
+    return tuple(found)
 
 
-def read_config(config: Mapping[str, Any], name: str, source: str) -> ModelSpec:
+@cache
+def _model_types() -> dict[str, Family]:
+    return {model_type: family for family in _modules() for model_type in family.model_types}
+
+
+def read_config(
+    config: Mapping[str, Any],
+    name: str,
+    source: str,
+    *,
+    places: Mapping[str, str] | None = None,
+    quantised: bool = True,
+) -> ModelSpec:
     """The model of a parsed ``config.json``.
 
-    ``name`` is what an engine is told to load; ``source`` is what messages call the file. Raises ``BadInput`` for an
-    unknown architecture (with the nearest known) and for a missing or impossible field, with its path.
+    ``name`` is what an engine is told to load; ``source`` is what messages call the file, ``places`` what they call fields that
+    come from another one. Without ``quantised``, what the checkpoint says of its weights is passed over. Raises ``BadInput`` for
+    an architecture that nothing here can read (with the nearest known) and for a missing or impossible field, with its path.
     """
-    fields = Config(config, source)
+    whole = Config(config if quantised else _without(config), source, places=places)
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not all(isinstance(one, str) for one in architectures) or not architectures:
         raise BadInput(
@@ -42,11 +64,37 @@ def read_config(config: Mapping[str, Any], name: str, source: str) -> ModelSpec:
             path=f"{source}: $.architectures",
             hint="pass the config.json that lies beside the weights",
         )
-    known = families()
-    for architecture in architectures:
-        if architecture in known:
-            return known[architecture].read(fields, name)
-    raise _unsupported(config, architectures[0], source)
+    text = whole.text()
+    family = _family(architectures, whole, text)
+    if family is None:
+        if not is_standard(text):
+            raise _unsupported(config, architectures[0], source)
+        family = GENERIC
+    model = family.read(text, name)
+    if not any(layer.attention is not None for layer in model.layers):
+        raise text.refuse("num_hidden_layers", "none of the layers has attention: not a decoder that this release plans")
+    if model.prediction_layers:
+        drafted = f"{len(model.prediction_layers)} multi-token-prediction layer{'s' * (len(model.prediction_layers) > 1)}"
+        text.notes.append(
+            f"{drafted} ({model.prediction_parameters / 1e9:.1f}B parameters) not counted: engines load them to speculate"
+        )
+    return replace(model, notes=tuple(dict.fromkeys(text.notes)))
+
+
+def _family(architectures: list[str], whole: Config, text: Config) -> Family | None:
+    """The family by the architecture, else by that or the model type of the language model within."""
+    inner = text.get("architectures") if text is not whole else None
+    names = [*architectures, *(inner if isinstance(inner, list) else [])]
+    found = next((families()[one] for one in names if isinstance(one, str) and one in families()), None)
+    if found is None and text is not whole:
+        return _model_types().get(text.word("model_type"))
+    return found
+
+
+def _without(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what it says of quantisation, here and in configs within."""
+    kept = {key: value for key, value in config.items() if key != FIELD}
+    return {key: _without(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
 
 
 def _unsupported(config: Mapping[str, Any], architecture: str, source: str) -> BadInput:
@@ -59,7 +107,7 @@ def _unsupported(config: Mapping[str, Any], architecture: str, source: str) -> B
     alike = [name for name in known if ("Moe" in name or "Mixtral" in name) == experts]
     near = next(iter([*nearest(architecture, alike), *alike]))
     return BadInput(
-        f"the architecture {architecture!r} is not supported; missing: {', '.join(missing) or 'a family that reads it'}",
+        f"the architecture {architecture!r} is not supported; missing: {', '.join(missing) or 'the fields of an ordinary decoder'}",
         path=f"{source}: $.architectures[0]",
         hint=f"the nearest supported: {near} ({known[near].name}); all supported: {', '.join(sorted(known))}",
     )
@@ -67,14 +115,12 @@ def _unsupported(config: Mapping[str, Any], architecture: str, source: str) -> B
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _NOT_READ = (
-    (("kv_lora_rank",), "multi-head latent attention (kv_lora_rank)"),
-    (("index_topk",), "sparse attention (index_topk)"),
-    (("n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size"), "shared experts"),
-    (("ssm_state_size", "mamba_num_heads", "mamba_expand"), "state-space layers (Mamba)"),
-    (("linear_num_key_heads", "linear_key_head_dim"), "linear-attention layers"),
-    (("layer_types", "sliding_window_pattern", "interleave_moe_layer_step"), "layers of several kinds"),
+    (("ssm_state_size", "mamba_num_heads", "mamba_expand", "mamba_d_state"), "state-space layers (Mamba) of this arrangement"),
+    (("linear_num_key_heads", "linear_key_head_dim", "linear_attn_config"), "linear-attention layers of this arrangement"),
     (("block_configs",), "layers that differ one by one (block_configs)"),
-    (("vision_config", "audio_config"), "an encoder of pictures or sound"),
-    (("num_nextn_predict_layers",), "multi-token prediction layers"),
+    (("cross_attention_layers",), "cross-attention layers"),
+    (("is_encoder_decoder",), "an encoder and a decoder"),
+    (("hidden_size_per_layer_input",), "embeddings of each layer's own"),
+    (("o_lora_rank", "compress_ratios"), "compressed attention"),
 )
 """Fields by which an architecture shows what this release does not model."""

@@ -46,10 +46,28 @@ class Refusal:
     hint: str = HOW_TO_CAPTURE
 
 
+_MEASURING = frozenset(
+    {
+        "benchmarks",
+        "bounded_run",
+        "figures",
+        "measured_text",
+        "measurements",
+        "nccl_operations",
+        "nccl_tests",
+        "nvbandwidth",
+        "p2p_bandwidth",
+        "torch_benchmark",
+    }
+)
+"""Modules about measurements: who reads a capture does not wait until they are loaded."""
+
+
 @cache
 def readers() -> tuple[Reader, ...]:
     """All readers, by module name."""
-    modules = (importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__))
+    names = [info.name for info in pkgutil.iter_modules(__path__) if info.name not in _MEASURING]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
     return tuple(module.READER for module in modules if hasattr(module, "READER"))
 
 

@@ -18,7 +18,7 @@ _REFUSALS = (
     Refusal(
         re.compile(r"\balgbw\b|\bbusbw\b|Avg bus bandwidth|^# nThread ", re.MULTILINE),
         "an nccl-tests result",
-        f"{HOW_TO_CAPTURE}; a result corrects a topology, it is not one",
+        f"it corrects a topology: 'planner calibrate --topology BOX FILE'; for the topology {HOW_TO_CAPTURE}",
     ),
     Refusal(
         re.compile(
@@ -26,7 +26,7 @@ _REFUSALS = (
             re.IGNORECASE,
         ),
         "a bandwidth measurement",
-        f"{HOW_TO_CAPTURE}; a measurement corrects a topology, it is not one",
+        f"it corrects a topology: 'planner calibrate --topology BOX FILE'; for the topology {HOW_TO_CAPTURE}",
     ),
     Refusal(
         re.compile(r"\bLinks? [0-9-]{1,7}: (?:(?:Replay|Recovery|CRC) Errors|No errors)"),

@@ -137,9 +137,9 @@ class _Builder:
     def _peer_to_peer(self) -> PeerToPeer:
         if self.fabric == "pcie-p2p":
             return "enabled"
-        if self.fabric == "pcie-host-staged":
+        if self.fabric == "pcie-host-staged" or not self.gpu.pcie_peer_to_peer:
             return "disabled"
-        return "enabled" if self.gpu.pcie_peer_to_peer else "disabled"
+        return "unknown"  # nobody says what PCIe does beside the NVLinks: NCCL's rule then, by distance
 
     def _host(self, host: str, prefix: str, nics: int, gigabits: float, domain: str) -> tuple[list[Device], list[Link]]:
         names = [f"{prefix}gpu{index}" for index in range(self.count)]

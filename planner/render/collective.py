@@ -10,8 +10,6 @@ from typing import Any
 
 from planner import __version__
 from planner.core.implementation import CollectiveTable, Prediction
-from planner.cost.accuracy import Grade
-from planner.documents.measurements import Validation
 from planner.render import text
 
 SCHEMA_VERSION = 1
@@ -44,8 +42,8 @@ def _prediction(one: Prediction) -> dict[str, Any]:
     return {
         "size_bytes": int(one.size),
         "time_s": taken.time,
-        "time_low_s": taken.time / (1 + one.error),
-        "time_high_s": taken.time * (1 + one.error),
+        "time_low_s": one.low,
+        "time_high_s": one.high,
         "algorithm_bandwidth_bytes_per_s": one.algorithm_bandwidth,
         "bus_bandwidth_bytes_per_s": one.bus_bandwidth,
         "implementation": one.implementation,
@@ -95,7 +93,10 @@ def collective(table: CollectiveTable) -> None:
 
 def _sure(one: Prediction) -> str:
     advice = "; nothing like these links was measured: measure them" if one.taken.confidence == "low" else ""
-    return f"{one.taken.confidence} confidence, within about {text.percent(one.error)} either way{advice}"
+    if one.taken.time <= 0:
+        return ""
+    low, high = one.low / one.taken.time, one.high / one.taken.time
+    return f"{one.taken.confidence} confidence, nine of ten measured from {low:.2g} to {high:.2g} times this{advice}"
 
 
 def _ranges(predictions: Sequence[Prediction], said: Sequence[str]) -> list[str]:
@@ -109,47 +110,3 @@ def _ranges(predictions: Sequence[Prediction], said: Sequence[str]) -> list[str]
     if len(found) == 1:
         return [words for words, _, _ in found if words]
     return [f"{words} ({int(low)} to {int(high)} B)" for words, low, high in found if words]
-
-
-def validation_document(validation: Validation) -> dict[str, Any]:
-    """What ``planner validate`` answers; errors are shares of the measured time."""
-    overall = validation.overall
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "planner_version": __version__,
-        "kind": "collectives",
-        "rows": overall.rows,
-        "answered": overall.answered,
-        "overall": _accuracy(overall),
-        "groups": [
-            {**grade.of, "rows": grade.rows, "answered": grade.answered, **_accuracy(grade)} for grade in validation.groups
-        ],
-    }
-
-
-def _accuracy(grade: Grade) -> dict[str, float | None]:
-    known = grade.accuracy
-    if known is None:
-        return {"mape": None, "median_ape": None, "bias": None, "p90_ape": None}
-    return {"mape": known.mape, "median_ape": known.median_ape, "bias": known.bias, "p90_ape": known.p90_ape}
-
-
-def validation(answer: Validation) -> None:
-    """Overall first, then the groups, then what has no prediction and why."""
-    grades = [("all", answer.overall), *((", ".join(grade.of.values()), grade) for grade in answer.groups)]
-    wide = max(len("group"), *(len(text.printable(name)) for name, _ in grades))
-    left_out = f", {answer.left_out} flagged rows left out" if answer.left_out else ""
-    out = [
-        f"{answer.source}: {answer.overall.answered} of {answer.overall.rows} rows answered{left_out}",
-        f"{'group':<{wide}} {'answered':>11} {'mean error':>11} {'median':>8} {'bias':>8} {'90th pct':>9}",
-    ]
-    for name, grade in grades:
-        known = grade.accuracy
-        shares = (known.mape, known.median_ape, known.bias, known.p90_ape) if known else ()
-        words = [f"{share:.1%}" for share in shares] or ["-"] * 4
-        counted = f"{grade.answered}/{grade.rows}"
-        row = f"{words[0]:>11} {words[1]:>8} {words[2]:>8} {words[3]:>9}"
-        out.append(f"{text.printable(name):<{wide}} {counted:>11} {row}")
-    for reason, rows in sorted(answer.reasons.items(), key=lambda item: (-item[1], item[0])):
-        out.append(f"no prediction for {rows} row{'s' * (rows > 1)}: {reason}")
-    sys.stdout.write("".join(text.printable(line) + "\n" for line in out))

@@ -9,9 +9,11 @@ from typing import Any
 from planner import __version__
 from planner.core.estimate import CollectiveTime, Communication, Estimate, StageMemory
 from planner.core.plan import Infeasible, Parallelism
+from planner.core.saved import RankPlace
 from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
-from planner.graph.paths import class_matrix
+from planner.graph.paths import Paths, class_matrix
+from planner.graph.ranks import rank_map
 from planner.render import facts, findings
 from planner.search.recommendation import Recommendation, Recommended
 
@@ -51,7 +53,7 @@ def probe(topology: Topology) -> dict[str, Any]:
 
 def recommendation(answer: Recommendation) -> dict[str, Any]:
     """Plans, refusals and reasons."""
-    workload, model = answer.workload, answer.model
+    workload, model, paths = answer.workload, answer.model, Paths(answer.topology)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "recommendation",
@@ -74,7 +76,7 @@ def recommendation(answer: Recommendation) -> dict[str, Any]:
             "objective": answer.objective,
         },
         "engine": {"name": answer.engine.name, "version": answer.engine.version},
-        "plans": [_plan(one, answer) for one in answer.plans],
+        "plans": [_plan(one, answer, paths) for one in answer.plans],
         "plans_considered": answer.considered,
         "reasons": list(answer.reasons),
         "infeasible": [_infeasible(one) for one in answer.infeasible],
@@ -110,7 +112,7 @@ def _parallelism(degrees: Parallelism) -> dict[str, int]:
     }
 
 
-def _plan(one: Recommended, answer: Recommendation) -> dict[str, Any]:
+def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, Any]:
     plan, estimate = one.ranked.plan, one.ranked.estimate
     return {
         "rank": one.rank,
@@ -145,8 +147,23 @@ def _plan(one: Recommended, answer: Recommendation) -> dict[str, Any]:
             "files": dict(one.launch.files),
             "notes": list(one.launch.notes),
         },
+        "ranks": [_rank(place) for place in rank_map(answer.topology, plan.placement, paths)],
         "reasons": list(one.reasons),
         "assumptions": list(one.assumptions),
+    }
+
+
+def _rank(place: RankPlace) -> dict[str, Any]:
+    return {
+        "node": place.node,
+        "gpu": place.gpu,
+        "host_index": place.host_index,
+        "bus_id": place.bus_id,
+        "replica": place.replica,
+        "stage": place.stage,
+        "tensor_rank": place.tensor_rank,
+        "numa_node": place.numa_node,
+        "nic": place.nic,
     }
 
 
@@ -164,7 +181,7 @@ def _communication(communication: Communication) -> dict[str, Any]:
     def layer(one: CollectiveTime | None) -> float:
         return 0.0 if one is None else communication.all_reduces_per_layer * one.time
 
-    reduced = communication.all_reduce_decode
+    reduced, shared = communication.all_reduce_decode, communication.shared_link
     return {
         "all_reduce_per_layer_s": {
             "decode": layer(communication.all_reduce_decode),
@@ -175,6 +192,9 @@ def _communication(communication: Communication) -> dict[str, Any]:
             "prefill": communication.point_to_point_prefill,
         },
         "limiting_link": communication.limiting_link,
+        "shared_link": None
+        if shared is None
+        else {"link": shared.link, "carries": shared.carries, "bandwidth_slowdown": shared.slowdown},
         "confidence": communication.confidence,
         "all_reduce_algorithm": None if reduced is None else reduced.algorithm,
         "all_reduce_source": None if reduced is None else reduced.source,

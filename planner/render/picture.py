@@ -175,12 +175,12 @@ def _wires(host: HostScene) -> list[str]:
 
 
 def _assumed(host: HostScene) -> list[str]:
-    """The PCIe slots whose generation and width nobody stated."""
+    """The PCIe slots whose generation and width nobody stated, and those that were measured."""
     slots: dict[Wire, list[str]] = {}
     for gpu in host.gpus:
-        if gpu.wire is not None and gpu.wire.assumed and gpu.wire.word:
+        if gpu.wire is not None and (gpu.wire.assumed or gpu.wire.measured) and gpu.wire.word:
             slots.setdefault(gpu.wire, []).append(gpu.name)
-    return [f"{ranges(names)}: PCIe {wire.word} assumed, {_rate(wire)}" for wire, names in slots.items()]
+    return [f"{ranges(names)}: PCIe {wire.word}{' assumed' * wire.assumed}, {_rate(wire)}" for wire, names in slots.items()]
 
 
 def _direct(joined: Sequence[Joined]) -> list[str]:
@@ -201,6 +201,7 @@ def _direct(joined: Sequence[Joined]) -> list[str]:
 def _make(wire: Wire) -> str:
     """How many and how fast transfers over them are, in brackets; and what is wrong."""
     parts = [f"×{wire.count}" if wire.count else "", f"{_number(wire.achieved)}{_TIE}GB/s" if wire.achieved else ""]
+    parts[1] += f"{_TIE}measured" * wire.measured
     inside = f",{_TIE}".join(part for part in parts if part)
     return (f"{_TIE}({inside})" if inside else "") + (f"{_TIE}!{_TIE}{wire.problem}" if wire.problem else "")
 
@@ -233,8 +234,10 @@ def _rate(wire: Wire) -> str:
     if wire.bandwidth is None:
         return "bandwidth not known"
     peak = f"{_number(wire.bandwidth)} GB/s one way"
-    reached = wire.achieved is not None and abs(wire.achieved / wire.bandwidth - 1) > 0.005
-    return f"{peak} ({_number(wire.achieved)} reached)" if reached and wire.achieved is not None else peak
+    if wire.achieved is None:
+        return peak
+    reached = wire.measured or abs(wire.achieved / wire.bandwidth - 1) > 0.005
+    return f"{peak} ({_number(wire.achieved)} {'measured' if wire.measured else 'reached'})" if reached else peak
 
 
 def _number(rate: float) -> str:

@@ -21,7 +21,8 @@ class Wire:
     """One link as a picture words it.
 
     ``word`` is its class (``gen5 x16``, ``NV18``). Bandwidths are B/s in one direction: the line rate, and what transfers
-    reach. ``assumed`` where the topology itself does not state the class. ``problem`` says what it lacks.
+    reach, ``measured`` where somebody measured that on this link. ``assumed`` where the topology itself does not state the class.
+    ``problem`` says what it lacks.
     """
 
     kind: LinkKind
@@ -31,6 +32,7 @@ class Wire:
     count: int | None = None
     assumed: bool = False
     problem: str = ""
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ def wire_of(stated: Link, link: Link) -> Wire:
         names = {LinkKind.NVLINK: "NV", LinkKind.XGMI: "xGMI", LinkKind.C2C: "C2C"}
         word = names.get(link.kind, "") + (str(link.count) if link.kind is LinkKind.NVLINK and link.count else "")
         assumed = False
-    return Wire(link.kind, word, bandwidth, link.achieved, link.count, assumed, lack(link))
+    return Wire(link.kind, word, bandwidth, link.achieved, link.count, assumed, lack(link), link.measured is not None)
 
 
 def lack(link: Link) -> str:

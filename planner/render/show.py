@@ -10,12 +10,13 @@ from planner.core.finding import Finding
 from planner.core.topology import Topology
 from planner.render import picture, terminal
 from planner.render.scene import Scene, scene_of
-from planner.render.text import printable
+from planner.render.text import group, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FILE_WIDTH = 80
+SHOWN_GROUPS = 8
 _MARK = r"! [^│|,;)]*"
 
 
@@ -66,12 +67,32 @@ def _styled(scene: Scene, topology: Topology, width: int, *, ascii_only: bool) -
         for finding in scene.problems:
             hint = f" ({finding.hint})" if finding.hint else ""
             said += [("", line) for line in _wrapped(f"! {finding.code}: {finding.message}{hint}", width)]
+    if topology.measurements:
+        said += [("", ""), ("bold", "measured")]
+        for words in _shortened(_measured(topology)):
+            said += [("", line) for line in _wrapped(f"- {words}", width)]
     if scene.assumptions:
         said += [("", ""), ("bold", "assumed")]
         for assumption in scene.assumptions:
             said += [("", line) for line in _wrapped(f"- {assumption}", width)]
     for style, line in said:
         yield style, picture.plain(line) if ascii_only else line
+
+
+def _measured(topology: Topology) -> list[str]:
+    """The collectives that were measured on a machine, those over the same GPUs in one line."""
+    place = {gpu.id: number for number, gpu in enumerate(topology.gpus)}
+    found: dict[tuple[int, ...], list[str]] = {}
+    for curve in topology.measurements:
+        named = f"{curve.operation.replace('_', '-')} by {curve.stack}"
+        found.setdefault(tuple(place[gpu] for gpu in curve.gpus), []).append(named)
+    return [f"{group(gpus)}: {', '.join(named)}" for gpus, named in found.items()]
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """At most eight, and how many more there are."""
+    more = len(lines) - SHOWN_GROUPS
+    return lines if more <= 0 else [*lines[:SHOWN_GROUPS], f"{more} more groups of GPUs"]
 
 
 def _wrapped(words: str, width: int) -> list[str]:

@@ -11,6 +11,7 @@ from planner.core.estimate import CollectiveTime, Estimate
 from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import class_matrix
+from planner.graph.ranks import rank_lines, rank_map
 from planner.render import facts, scene, show, terminal, text
 from planner.search.recommendation import Recommendation, Recommended
 from planner.units import Seconds
@@ -89,8 +90,8 @@ def _notes(console: Console, title: str, notes: Sequence[str]) -> None:
             _paragraph(console, f"- {note}")
 
 
-def recommendation(answer: Recommendation) -> None:
-    """Plans best first, why, and the command of the first."""
+def recommendation(answer: Recommendation, *, ranks: bool = False) -> None:
+    """Plans best first, why, and the command of the first; with ``ranks`` which GPU is which rank of it."""
     console = _console()
     workload, model = answer.workload, answer.model
     _paragraph(
@@ -114,6 +115,8 @@ def recommendation(answer: Recommendation) -> None:
     _notes(console, "warnings", answer.warnings)
     _notes(console, "assumed", answer.topology.origin.assumptions)
     if answer.plans:
+        if ranks:
+            _ranks(console, answer)
         _command(console, answer.plans[0])
 
 
@@ -231,6 +234,13 @@ def _refusals(console: Console, answer: Recommendation) -> None:
     _notes(console, "not possible", lines[:SHOWN_REFUSALS])
     if len(lines) > SHOWN_REFUSALS:
         _paragraph(console, f"- and {len(lines) - SHOWN_REFUSALS} more: see --format json", style="dim")
+
+
+def _ranks(console: Console, answer: Recommendation) -> None:
+    console.print()
+    _paragraph(console, "ranks of #1", style="bold")
+    for line in rank_lines(rank_map(answer.topology, answer.plans[0].ranked.plan.placement)):
+        _verbatim(line)
 
 
 def _command(console: Console, best: Recommended) -> None:

@@ -41,8 +41,9 @@ def remedy(pricer: Pricer, fewest: int) -> Remedy:
         return one.math not in spec.compute and one.math != BF16.math, -one.bytes_per_weight, one.needs_own_checkpoint
 
     formats = []
-    for one in sorted((one for one in FORMATS.values() if one.bytes_per_weight < current and one.block is None), key=order):
-        model = replace(pricer.model, weight_format=one)
+    plain = [one for one in FORMATS.values() if one.block is None and one.like is None]
+    for one in sorted((one for one in plain if one.bytes_per_weight < current), key=order):
+        model = pricer.model.stored_as(one)
         fits = (_first_fit(pricer, model, count) for count in range(1, len(pricer.topology.gpus) + 1))
         found = next((degrees for degrees in fits if degrees is not None), None)
         if found is not None:

@@ -1,4 +1,6 @@
-"""The best placement on one host, exactly.
+"""The best placement on one host, exactly, with every group and boundary priced as if nobody else were on the wires.
+
+Where they share links, :mod:`planner.search.contended` goes on from here.
 
 GPUs that can be swapped without changing anything form a class; a set of GPUs is then a vector of counts by class, and
 every placement can be renumbered so that within a class the lowest indices are taken first. Pipelines are built stage
@@ -47,23 +49,28 @@ class TooIrregular(Exception):
 class HostSearch:
     """Exact search over the GPUs of one host for one strategy."""
 
+    full: Counts
+    """The GPUs there are."""
+    groups: list[Counts]
+    """All tensor-parallel groups."""
+
     def __init__(self, placed: Placed, classes: Sequence[Sequence[int]], stages: range | None = None) -> None:
         self._placed = placed
         self._stages = stages or range(len(placed.strategy.stages))
         self._classes = [sorted(members) for members in classes]
-        self._full = tuple(len(members) for members in self._classes)
-        states = math.prod(size + 1 for size in self._full)
+        self.full = tuple(len(members) for members in self._classes)
+        states = math.prod(size + 1 for size in self.full)
         if states > MAX_STATES:
             raise TooIrregular(f"{states} sets of GPUs")
         self._strategy = placed.strategy
-        self._groups = list(_vectors(self._full, self._strategy.parallelism.tensor))
-        if states * len(self._groups) > MAX_STEPS:
-            raise TooIrregular(f"{states} sets of GPUs, {len(self._groups)} groups")
+        self.groups = list(_vectors(self.full, self._strategy.parallelism.tensor))
+        if states * len(self.groups) > MAX_STEPS:
+            raise TooIrregular(f"{states} sets of GPUs, {len(self.groups)} groups")
 
     def best(self, objective: Objective, count: int) -> Placement | None:
         """The best placement of ``count`` replicas for ``objective``; ``None`` if the GPUs are too few."""
         degrees = self._strategy.parallelism
-        if count * degrees.tensor * len(self._stages) > sum(self._full):
+        if count * degrees.tensor * len(self._stages) > sum(self.full):
             return None
         replicas = self._replicas()
         if degrees.attention_data_parallel:
@@ -72,7 +79,12 @@ class HostSearch:
             chosen = self._apart(replicas, objective, count)
         return self._realise(chosen) if chosen else None
 
-    def _members(self, counts: Counts, before: Counts | None = None) -> Group:
+    def counts(self, placement: Placement) -> Counts:
+        """How many GPUs of each class a placement takes."""
+        taken = {gpu for replica in placement for group in replica for gpu in group}
+        return tuple(sum(gpu in taken for gpu in members) for members in self._classes)
+
+    def members(self, counts: Counts, before: Counts | None = None) -> Group:
         """Representatives of ``counts``: the lowest of each class after those of ``before``."""
         start = before or (0,) * len(counts)
         return tuple(
@@ -86,26 +98,26 @@ class HostSearch:
     def _replicas(self) -> dict[Counts, list[Label]]:
         """For every set of GPUs that a replica may use: its undominated pipelines."""
         placed, first = self._placed, self._stages[0]
-        stage = {(number, group): placed.stage(number, self._members(group)) for group in self._groups for number in self._stages}
+        stage = {(number, group): placed.stage(number, self.members(group)) for group in self.groups for number in self._stages}
         states: dict[tuple[Counts, Counts], list[Label]] = {}
-        for group in self._groups:
+        for group in self.groups:
             decode, prefill, riding = stage[first, group]
             states[group, group] = [Label((decode, decode, prefill, prefill, riding, 0.0, 0.0), (group,), ())]
         # what may follow a group does not depend on what was used before, so hops are asked for once
         onward = {
             last: [
-                (group, placed.hops(self._members(last), self._members(group, last)))
-                for group in self._groups
-                if not _exceeds(_sum(last, group), self._full)
+                (group, placed.hops(self.members(last), self.members(group, last)))
+                for group in self.groups
+                if not exceeds(joined(last, group), self.full)
             ]
-            for last in (self._groups if len(self._stages) > 1 else ())
+            for last in (self.groups if len(self._stages) > 1 else ())
         }
         for number in self._stages[1:]:
             following: dict[tuple[Counts, Counts], list[Label]] = {}
             for (used, last), labels in states.items():
                 for group, hops in onward[last]:
-                    total = _sum(used, group)
-                    if _exceeds(total, self._full):
+                    total = joined(used, group)
+                    if exceeds(total, self.full):
                         continue
                     decode, prefill, riding = stage[number, group]
                     bucket = following.setdefault((total, group), [])
@@ -144,13 +156,13 @@ class HostSearch:
         vectors = sorted(options, reverse=True)
         # (used, position of the last replica's vector) → undominated (worst latency, throughput, replicas)
         empty: tuple[float, float, tuple[int, ...]] = (0.0, 0.0, ())
-        states: dict[tuple[Counts, int], list[tuple[float, float, tuple[int, ...]]]] = {((0,) * len(self._full), 0): [empty]}
+        states: dict[tuple[Counts, int], list[tuple[float, float, tuple[int, ...]]]] = {((0,) * len(self.full), 0): [empty]}
         for _ in range(count):
             following: dict[tuple[Counts, int], list[tuple[float, float, tuple[int, ...]]]] = {}
             for (used, start), packs in states.items():
                 for position in range(start, len(vectors)):
-                    total = _sum(used, vectors[position])
-                    if _exceeds(total, self._full):
+                    total = joined(used, vectors[position])
+                    if exceeds(total, self.full):
                         continue
                     latency, rate, _ = options[vectors[position]]
                     bucket = following.setdefault((total, position), [])
@@ -168,13 +180,13 @@ class HostSearch:
 
     def _together(self, replicas: dict[Counts, list[Label]], count: int) -> list[Label] | None:
         """Replicas that share their experts and step together: the best set of GPUs, then the best division of it."""
-        states: dict[Counts, list[tuple[tuple[float, ...], tuple[Label, ...]]]] = {(0,) * len(self._full): [((0.0,) * 7, ())]}
+        states: dict[Counts, list[tuple[tuple[float, ...], tuple[Label, ...]]]] = {(0,) * len(self.full): [((0.0,) * 7, ())]}
         for _ in range(count):
             following: dict[Counts, list[tuple[tuple[float, ...], tuple[Label, ...]]]] = {}
             for used, packs in states.items():
                 for vector, labels in replicas.items():
-                    total = _sum(used, vector)
-                    if _exceeds(total, self._full):
+                    total = joined(used, vector)
+                    if exceeds(total, self.full):
                         continue
                     bucket = following.setdefault(total, [])
                     for slowest, chosen in packs:
@@ -187,7 +199,7 @@ class HostSearch:
         best: tuple[float, tuple[Label, ...]] | None = None
         output = self._strategy.workload.output_tokens
         for used, packs in sorted(states.items(), reverse=True):
-            exchange = self._placed.exchange(self._members(used))
+            exchange = self._placed.exchange(self.members(used))
             for times, chosen in packs:
                 metrics = self._placed.metrics(_replica_times(times), exchange)
                 latency = metrics.ttft + metrics.tpot * (output - 1)
@@ -197,13 +209,13 @@ class HostSearch:
 
     def _realise(self, labels: Sequence[Label]) -> Placement:
         """GPU indices for a pack of pipelines: within a class the lowest free index first."""
-        used: Counts = (0,) * len(self._full)
+        used: Counts = (0,) * len(self.full)
         placement: list[Replica] = []
         for label in labels:
             replica: list[Group] = []
             for number, counts in enumerate(label.groups):
-                members = self._members(counts, used)
-                used = _sum(used, counts)
+                members = self.members(counts, used)
+                used = joined(used, counts)
                 if number:
                     choice = self._placed.hops(replica[-1], members)[label.hops[number - 1]]
                     members = reordered(replica[-1], choice.order)
@@ -222,11 +234,13 @@ def reordered(senders: Group, order: Group) -> Group:
     return tuple(order[ranked.index(sender)] for sender in senders)
 
 
-def _sum(one: Counts, other: Counts) -> Counts:
+def joined(one: Counts, other: Counts) -> Counts:
+    """The GPUs of both."""
     return tuple(map(operator.add, one, other))
 
 
-def _exceeds(total: Counts, full: Counts) -> bool:
+def exceeds(total: Counts, full: Counts) -> bool:
+    """Whether that is more than there are."""
     return any(map(operator.gt, total, full))
 
 

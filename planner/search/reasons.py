@@ -42,7 +42,8 @@ def _winner(search: Search, winner: Ranked) -> str:
     head = f"{degrees} ranks first for {search.objective}"
     if communication.limiting_link is None:
         return f"{head}: no GPU waits for another within a request"
-    share = winner.estimate.decode.parts.get("all_reduce", 0.0) / winner.estimate.decode.total
+    parts = winner.estimate.decode.parts
+    share = (parts.get("all_reduce", 0.0) + parts.get("shared_links", 0.0)) / winner.estimate.decode.total
     kept = _kept(search, winner)
     return f"{head}: all-reduces take {_percent(share)} of a decode step over {communication.limiting_link}{kept}"
 
@@ -91,13 +92,14 @@ def _cause(winner: Ranked, other: Ranked) -> str:
     mine, theirs = winner.estimate.decode.parts, other.estimate.decode.parts
     grown = {part: theirs.get(part, 0.0) - mine.get(part, 0.0) for part in {*mine, *theirs}}
     part = max(sorted(grown), key=lambda name: grown[name])
-    link = other.estimate.communication.limiting_link
+    link, shared = other.estimate.communication.limiting_link, other.estimate.communication.shared_link
     wait = other.estimate.ttft - winner.estimate.ttft
     if other.estimate.assumptions and wait > grown[part]:
         return other.estimate.assumptions[0]
     words = {
         "all_reduce": f"its all-reduces wait for {link}",
         "point_to_point": f"its stages wait for {link}",
+        "shared_links": f"{shared.link} carries {shared.carries}" if shared else "its groups share links",
         "waiting": "its stages wait for each other",
         "linear": "each GPU reads more weights",
         "experts": "each GPU reads more expert weights",
@@ -106,7 +108,7 @@ def _cause(winner: Ranked, other: Ranked) -> str:
         "head": "each GPU computes more of the head",
     }
     if grown[part] >= WORTH_SAYING and part in words:
-        tail = f"; its slowest link is {link}" if link and part not in ("all_reduce", "point_to_point") else ""
+        tail = f"; its slowest link is {link}" if link and part not in {"all_reduce", "point_to_point", "shared_links"} else ""
         return f"{words[part]} (+{grown[part] * 1e3:.1f} ms a token){tail}"
     extra = other.estimate.prefill.total - winner.estimate.prefill.total
     return (

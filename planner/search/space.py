@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from planner.core.engine import EngineTraits
 from planner.core.hardware import GpuSpec
-from planner.core.model import DenseMlp, ModelSpec, kinds
+from planner.core.model import Attention, DenseMlp, LatentAttention, Layer, LinearAttention, Mixer, ModelSpec, kinds
 from planner.core.plan import Infeasible, Parallelism
+from planner.core.quantization import WeightFormat
 from planner.core.workload import Workload
 
 FEW_GPUS = 16
@@ -54,8 +55,8 @@ def _broken(
     if degrees.pipeline > len(model.layers):
         yield "layers", len(model.layers), degrees.pipeline, f"{len(model.layers)} layers for {degrees.pipeline} stages"
     for layer, _ in kinds(model.layers):
-        yield from _attention_rules(layer.attention.query_heads, layer.attention.kv_heads, tensor)
-        yield from _mlp_rules(layer.mlp, model, degrees)
+        yield from _attention_rules(layer.attention, tensor)
+        yield from _mlp_rules(layer, model, degrees)
     yield from _expert_rules(degrees, model, traits)
 
 
@@ -67,26 +68,45 @@ def _format_rules(model: ModelSpec, gpu: GpuSpec) -> Iterator[tuple[str, float, 
         yield "weight-format", have, need, message
 
 
-def _attention_rules(heads: int, kv_heads: int, tensor: int) -> Iterator[tuple[str, float, float, str]]:
+def _attention_rules(mixer: Mixer | None, tensor: int) -> Iterator[tuple[str, float, float, str]]:
+    """Query heads are split. KV heads and Mamba's groups are split or replicated; a latent is shared by all heads, so whole."""
+    if isinstance(mixer, Attention):
+        yield from _head_rules(mixer.query_heads, mixer.kv_heads, "attention heads", "KV heads", tensor)
+    elif isinstance(mixer, LatentAttention):
+        yield from _head_rules(mixer.query_heads, 1, "attention heads", "latents", tensor)
+    elif isinstance(mixer, LinearAttention):
+        yield from _head_rules(mixer.value_heads, mixer.key_heads, "linear-attention heads", "key heads or groups", tensor)
+
+
+def _head_rules(heads: int, fewer: int, what: str, which: str, tensor: int) -> Iterator[tuple[str, float, float, str]]:
     if heads % tensor:
-        yield "attention-heads", heads, tensor, f"{heads} attention heads are not divisible by TP {tensor}"
-    elif kv_heads % tensor and tensor % kv_heads:
-        yield "kv-heads", kv_heads, tensor, f"{kv_heads} KV heads neither divide nor are divided by TP {tensor}"
+        yield "attention-heads", heads, tensor, f"{heads} {what} are not divisible by TP {tensor}"
+    elif fewer % tensor and tensor % fewer:
+        yield "kv-heads", fewer, tensor, f"{fewer} {which} neither divide nor are divided by TP {tensor}"
 
 
-def _mlp_rules(mlp: object, model: ModelSpec, degrees: Parallelism) -> Iterator[tuple[str, float, float, str]]:
+def _mlp_rules(layer: Layer, model: ModelSpec, degrees: Parallelism) -> Iterator[tuple[str, float, float, str]]:
+    mlp, stored = layer.mlp, model.weight_format
     if isinstance(mlp, DenseMlp):
-        size, shards, what = mlp.intermediate_size, degrees.tensor, "intermediate size"
-    else:
-        size, what = getattr(mlp, "intermediate_size", 1), "expert intermediate size"
+        size = mlp.intermediate_size
+        yield from _split_rules(size, degrees.tensor, "intermediate size", layer.format_of("mlp", stored))
+    elif mlp is not None:
         together = degrees.tensor * (degrees.data if degrees.attention_data_parallel else 1)
-        shards = max(1, together // degrees.expert)
-    multiple = model.weight_format.shard_multiple
+        slices = max(1, together // degrees.expert)
+        kept = layer.format_of("experts", stored)
+        yield from _split_rules(mlp.intermediate_size, slices, "expert intermediate size", kept)
+        if mlp.shared is not None:
+            size, kept = mlp.shared.intermediate_size, layer.format_of("shared_experts", stored)
+            yield from _split_rules(size, degrees.tensor, "shared expert's intermediate size", kept)
+
+
+def _split_rules(size: int, shards: int, what: str, stored: WeightFormat) -> Iterator[tuple[str, float, float, str]]:
+    multiple = stored.shard_multiple
     if size % shards:
         yield "intermediate-size", size, shards, f"{what} {size} is not divisible by {shards}"
-    elif shards > 1 and size // shards % multiple:
+    elif shards > 1 and stored.expert_multiples[0] == 1 and size // shards % multiple:
         share = size // shards
-        message = f"{what} {size} over {shards} ranks is {share}, no multiple of {model.weight_format.name}'s block of {multiple}"
+        message = f"{what} {size} over {shards} ranks is {share}, no multiple of {stored.name}'s block of {multiple}"
         yield "quantisation-block", share, multiple, message
 
 

@@ -47,6 +47,21 @@ QUESTIONS = [
 ]
 
 
+def test_a_shared_link_is_named_in_the_document_and_on_the_terminal(planner: Planner) -> None:
+    """Four ranks of one socket send to four of the other, over one link."""
+    asked = ("estimate", "llama-3.1-70b", "--topology", "8x-l40s", "--tp", "4", "--pp", "2", "--dp", "1")
+    document = planner(*asked, "--format", "json").document
+    check(document, "recommendation.schema.json")
+    (plan,) = document["plans"]
+    shared = plan["communication"]["shared_link"]
+    assert shared["link"].startswith("socket interconnect socket0–socket1")
+    assert shared["carries"] == "4 sends between stages"
+    assert shared["bandwidth_slowdown"] == pytest.approx(4)
+    words = f"{shared['link']} carries {shared['carries']}: 4 times less bandwidth than alone"
+    assert any(one.startswith(words) for one in plan["assumptions"])
+    assert words in planner(*asked).words
+
+
 @pytest.mark.parametrize("engine", ["vllm", "tensorrt-llm"])
 @pytest.mark.parametrize(("model", "topology"), QUESTIONS)
 def test_recommendations_keep_the_schema(planner: Planner, model: str, topology: str, engine: str) -> None:

@@ -52,6 +52,7 @@ def test_the_document_is_what_was_agreed(planner: Planner, table: Path) -> None:
     assert overall["median_ape"] == pytest.approx(0.15, abs=1e-4)
     assert overall["bias"] == pytest.approx(-0.05, abs=1e-4)
     assert overall["p90_ape"] == pytest.approx(0.2, abs=1e-4)
+    assert overall["inside_interval"] == 1.0  # 10 and 20 % off are within the bars of both
     groups = {(group["op"], group["system"]): group for group in document["groups"]}
     assert groups["all_gather", "a"]["mape"] == pytest.approx(0.1, abs=1e-4)
     assert (groups["all_reduce", "b"]["rows"], groups["all_reduce", "b"]["answered"]) == (4, 1)
@@ -90,6 +91,9 @@ def test_predictions_are_written_beside_the_measurements(planner: Planner, table
     assert [{name: row[name] for name in given[0]} for row in rows] == [row for row in given if not row["flag"]]
     assert float(rows[0]["predicted_time_us"]) == pytest.approx(1.1 * float(rows[0]["time_us"]), abs=1e-3)
     assert [row["predicted_time_us"] for row in rows[2:]] == [""] * 4
+    for row in rows[:2]:
+        low, time, high = (float(row[f"predicted_time_us{end}"]) for end in ("_low", "", "_high"))
+        assert low < time < high
     before = out.read_text()
     again = planner("validate", str(table), "--predictions", str(out), "--include-flagged")
     assert again.code == 2
@@ -121,6 +125,18 @@ def test_what_is_no_such_table_is_refused(planner: Planner, tmp_path: Path, text
     run = planner("validate", str(path))
     assert (run.code, run.out) == (2, "")
     assert words in run.words
+
+
+def test_tables_gathered_from_nccl_tests_are_read_as_they_are(planner: Planner, tmp_path: Path) -> None:
+    time = predicted(planner, "all-reduce", "8xH100-SXM5-80GB", "0,1", 2**20, "nccl")
+    path = tmp_path / "nccl_tests.csv"
+    path.write_text(
+        f"topology,op,n_gpus,bytes,time_us_out_of_place,flag\n8xH100-SXM5-80GB,all_reduce,2,{2**20},{time / 2:.6f},\n"
+    )
+    document = planner("validate", str(path), "--format", "json").document
+    assert document["answered"] == 1
+    assert document["overall"]["bias"] == pytest.approx(1.0, abs=1e-4)
+    assert document["overall"]["inside_interval"] == 0.0
 
 
 def test_an_unknown_column_is_refused(planner: Planner, table: Path) -> None:

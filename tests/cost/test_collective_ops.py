@@ -76,7 +76,7 @@ def test_one_rank_costs_nothing(
     alone = data.draw(st.sampled_from(range(len(ask.wires.topology.gpus))))
     for eager in (False, True):
         one = ask.predict(operation, [alone], Bytes(size), eager=eager)
-        assert (one.taken.time, one.bus_bandwidth, one.error) == (0.0, 0.0, 0.0)
+        assert (one.taken.time, one.bus_bandwidth, one.low, one.high) == (0.0, 0.0, 0.0, 0.0)
 
 
 @given(size=sizes, data=st.data(), **questions)
@@ -116,7 +116,7 @@ def test_eager_is_never_faster(operation: Operation, machine: str, size: float, 
     gpus = group(data, ask)
     graph, eager = (ask.predict(operation, gpus, Bytes(size), eager=eager).taken.time for eager in (False, True))
     assert eager >= graph
-    assert eager >= 19.99e-6
+    assert eager >= 7.99e-6  # the shortest launch, of a send
 
 
 def test_bandwidths_are_those_of_nccl_tests() -> None:
@@ -170,7 +170,7 @@ def test_gpus_without_a_link_are_refused() -> None:
     ("text", "name", "eager"),
     [
         ("nccl-2.27.3", "nccl", False),
-        ("nccl-2.x(torch.distributed)", "nccl", False),
+        ("nccl-2.x(torch.distributed)", "nccl", True),
         ("vllm-custom-graph-0.24.0", "vllm", False),
         ("vllm-custom-eager-0.14.0", "vllm", True),
         ("trtllm-custom-graph-1.3.0rc20", "tensorrt-llm", False),

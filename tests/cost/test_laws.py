@@ -15,7 +15,8 @@ from planner.core.plan import EngineLimits, Infeasible, Parallelism, Placement
 from planner.core.topology import Topology
 from planner.core.workload import Workload
 from planner.cost import nccl
-from planner.cost.collectives import Collectives, interpolate, nccl_factor
+from planner.cost.anchors import interpolate
+from planner.cost.collectives import Collectives, nccl_factor
 from planner.cost.interconnect import Interconnect
 from planner.cost.layer import cut
 from planner.cost.moe import distinct_experts, expert_imbalance

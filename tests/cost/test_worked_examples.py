@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 
 from planner import api
@@ -14,11 +16,20 @@ from planner.cost import memory, nccl
 from planner.cost.attention import causal_attention_work, kv_bytes_per_token, latent_kv_bytes_per_token
 from planner.cost.calibration import KernelFit
 from planner.cost.collectives import bus_bandwidth
+from planner.cost.exchanges import (
+    combine_bytes,
+    context_exchange,
+    dispatch_bytes,
+    ring_attention_chunk,
+    tensor_sequence_bytes,
+    ulysses_bytes,
+)
 from planner.cost.gemm import gemm, gemm_work
 from planner.cost.moe import distinct_experts, expert_imbalance
 from planner.cost.pipeline import best_partition, bubble_over_ideal, bubble_ratio, decode_period, fill_drain_makespan, idle_ratio
 from planner.cost.rings import RingPacking, pack_rings
 from planner.cost.serving import kv_transfer, prefill_queue, prefill_queue_pipeline, prefill_queue_tensor, tokens_per_iteration
+from planner.cost.shapes import Shapes
 from planner.engines.vllm import default_partition
 from planner.graph.paths import Paths
 from planner.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds
@@ -283,8 +294,9 @@ def test_e19_tensor_against_pipeline_on_bridged_pairs(llama_70b: ModelSpec) -> N
     a6000 = api.load_gpu("RTX-A6000")
     weights, hidden = 40.57e9, 8192
     read = weights / 4 / (a6000.memory_bandwidth * 0.8)
-    count, speed = nccl.channels(BytesPerSecond(24e9), BytesPerSecond(48e9), (8, 6))
-    assert (count, speed) == (2, 20e9)
+    # the example takes two channels of 20 GB/s; NCCL makes more of these wires, four of 12, as down its ladder they carry more
+    assert nccl.channels(BytesPerSecond(24e9), BytesPerSecond(48e9), (8, 6)) == (4, 12e9)
+    count, speed = 2, BytesPerSecond(20e9)
     four = nccl.Fabric(4, 1, count, speed, (8, 6), "pcie")
     pair = nccl.Fabric(2, 1, count, speed, (8, 6), "nvlink")
 
@@ -305,6 +317,50 @@ def test_e19_tensor_against_pipeline_on_bridged_pairs(llama_70b: ModelSpec) -> N
     deep = decode_period([Seconds(read + 80 * nccl.all_reduce(Bytes(16 * hidden * 2), pair)[0])] * 2, 2)
     assert [wide * 1e3, 32 / wide] == pytest.approx([24.81, 1290], rel=0.002)
     assert [deep * 1e3, 32 / deep] == pytest.approx([36.41, 879], rel=0.002)
+
+
+def test_e21_splitting_a_sequence() -> None:
+    tokens, heads, head = 32768, 64, 128
+    assert ulysses_bytes(tokens, heads * head, heads * head, 2, 8) / 1e6 == pytest.approx(234.9, abs=0.05)
+    assert ulysses_bytes(tokens, heads * head, 8 * head, 2, 8) / 1e6 == pytest.approx(132.1, abs=0.05)
+    assert tensor_sequence_bytes(tokens, heads * head, 2, 8) / 1e6 == pytest.approx(1879, abs=0.5)
+    # with as many KV heads as query heads, ulysses moves the P-th part of it
+    assert tensor_sequence_bytes(tokens, 8192, 2, 8) == 8 * ulysses_bytes(tokens, 8192, 8192, 2, 8)
+
+
+@pytest.mark.parametrize(("kv_heads", "rate", "expected"), [(8, 360e9, 206), (8, 45e9, 1648), (64, 45e9, 13187)])
+def test_e21_the_shortest_chunk_of_ring_attention(kv_heads: int, rate: float, expected: int) -> None:
+    assert round(ring_attention_chunk(64, kv_heads, 2, FlopPerSecond(593.4e12), BytesPerSecond(rate))) == expected
+
+
+def test_e22_experts_elsewhere() -> None:
+    sent = dispatch_bytes(128, 8, 7168, 1, scale_block=128)
+    assert sent / 1e6 == pytest.approx(7.569, abs=0.0005)
+    assert sent / 98e9 / MICRO == pytest.approx(77.2, abs=0.05)
+    assert combine_bytes(128, 8, 7168) / 127e9 / MICRO == pytest.approx(115.6, abs=0.05)  # 114 published
+
+
+def test_e23_a_cache_split_along_the_context() -> None:
+    """The published 16 KB of sums are before the share (c-1)/c that stays out, the other two after it."""
+    exchange = context_exchange(32, 128, 512 + 64, 512, 2, 8)
+    assert exchange.queries / 1e6 == pytest.approx(4.13, abs=0.005)
+    assert exchange.outputs / 1e6 == pytest.approx(3.67, abs=0.005)
+    assert exchange.sums == 16 * 2**10 * 7 / 8
+
+
+def test_e25_groups_of_a_symmetric_tree() -> None:
+    tree = {"so0": ["br0"], "so1": ["br1"], "br0": ["sw0", "sw1"], "br1": ["sw2", "sw3"]}
+    tree |= {f"sw{i}": [f"gpu{2 * i}", f"gpu{2 * i + 1}"] for i in range(4)}
+    host = box(tree, {("so0", "so1"): 22, ("so0", "br0"): 48, ("so1", "br1"): 48}, {}, "enabled")
+    shapes = Shapes(
+        Paths(host), {(number, way): float(one.achieved or 0) for number, one in enumerate(host.links) for way in (True, False)}
+    )
+    classes = {
+        count: len({shapes.of(group).shape for group in combinations([gpu.id for gpu in host.gpus], count)})
+        for count in range(1, 9)
+    }
+    assert (classes[2], classes[4]) == (3, 5)
+    assert 1 + sum(classes.values()) == 21  # with the empty group; of 256
 
 
 def test_weight_formats_take_the_bytes_that_were_measured() -> None:

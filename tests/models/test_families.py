@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from planner import api
-from planner.core.model import DenseMlp, MoeMlp
+from planner.core.model import Attention, DenseMlp, MoeMlp
 from planner.errors import BadInput
 from planner.models import families, read_config
 
@@ -26,9 +26,10 @@ LLAMA: dict[str, Any] = {
 }
 
 
-def test_the_families_of_the_first_release() -> None:
-    names = {family.name for family in families().values()}
-    assert names == {"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3-moe"}
+def test_an_architecture_belongs_to_one_family() -> None:
+    named = [architecture for family in set(families().values()) for architecture in family.architectures]
+    assert len(named) == len(set(named)) >= 50
+    assert {"llama", "llama4", "deepseek", "gpt-oss", "gemma", "nemotron"} <= {family.name for family in families().values()}
 
 
 def test_llama_by_hand() -> None:
@@ -75,7 +76,9 @@ def test_experts_only_on_the_layers_the_config_names() -> None:
 
 def test_mistral_keeps_its_window() -> None:
     config = LLAMA | {"architectures": ["MistralForCausalLM"], "sliding_window": 4096}
-    assert read_config(config, "m", "config.json").layers[0].attention.window == 4096
+    form = read_config(config, "m", "config.json").layers[0].attention
+    assert isinstance(form, Attention)
+    assert form.window == 4096
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,24 @@ def test_the_checkpoints_own_format(quantization: dict[str, Any], name: str) -> 
         ({"quantization_config": [1]}, "$.quantization_config", "object"),
         ({"architectures": []}, "$.architectures", "no architecture"),
         ({"architectures": "LlamaForCausalLM"}, "$.architectures", "no architecture"),
-        ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}, "$.use_sliding_window", "sliding window"),
+        ({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True}, "$.sliding_window", "is missing"),
+        (
+            {"architectures": ["GptOssForCausalLM"], "num_local_experts": 2, "num_experts_per_tok": 3},
+            "_per_tok",
+            "cannot visit 3 of 2",
+        ),
+        ({"architectures": ["NemotronHForCausalLM"], "hybrid_override_pattern": "*Q"}, "$.hybrid_override_pattern", "'Q'"),
+        ({"architectures": ["NemotronHForCausalLM"], "hybrid_override_pattern": "----"}, "$.num_hidden_layers", "has attention"),
+        ({"architectures": ["DeciLMForCausalLM"], "block_configs": [{}]}, "$.block_configs", "describes 1 layers"),
+        ({"architectures": ["DeciLMForCausalLM"], "block_configs": [{"ffn": 3}] * 32}, "$.block_configs[0].ffn", "object"),
+        ({"architectures": ["GemmaForCausalLM"], "num_kv_shared_layers": 10}, "$.num_kv_shared_layers", "E models"),
+        ({"architectures": ["OPTForCausalLM"], "ffn_dim": 8, "word_embed_proj_dim": 512}, "$.word_embed_proj_dim", "OPT 350M"),
+        ({"architectures": ["MinistralForCausalLM"], "layer_types": ["full_attention"]}, "$.layer_types", "names 1 layers"),
+        (
+            {"architectures": ["X"], "text_config": {"model_type": "llama", "num_attention_heads": -1}},
+            "$.text_config.num_attention_heads",
+            "positive",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -118,25 +138,6 @@ def test_a_field_that_is_wrong_is_named(change: dict[str, Any], place: str, prob
     with pytest.raises(BadInput, match=problem) as caught:
         read_config(LLAMA | change, "m", "config.json")
     assert place in caught.value.path
-
-
-@pytest.mark.parametrize(
-    ("config", "missing", "near"),
-    [
-        ({"architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 512, "n_routed_experts": 256}, "latent", "Qwen3Moe"),
-        ({"architectures": ["NemotronHForCausalLM"], "ssm_state_size": 128}, "state-space", "ForCausalLM"),
-        ({"architectures": ["Qwen3VLForConditionalGeneration"], "vision_config": {"depth": 2}}, "pictures", "Qwen3ForCausalLM"),
-        ({"architectures": ["SomethingElseForCausalLM"]}, "a family that reads it", "ForCausalLM"),
-    ],
-    ids=["latent attention", "mamba", "vision", "unheard of"],
-)
-def test_an_unknown_architecture_says_what_is_missing_and_what_is_nearest(
-    config: dict[str, Any], missing: str, near: str
-) -> None:
-    with pytest.raises(BadInput, match=config["architectures"][0]) as caught:
-        read_config(config, "m", "config.json")
-    assert missing in str(caught.value)
-    assert near in caught.value.hint.split(";")[0]
 
 
 def test_quant_overrides_what_cannot_be_read(tmp_path: Path) -> None:
@@ -196,14 +197,3 @@ PUBLISHED = {  # billions, from the names' own model cards
 @pytest.mark.parametrize("folder", sorted(PUBLISHED))
 def test_real_configs_have_the_published_sizes(shared: Path, folder: str) -> None:
     assert api.load_model(str(shared / "models" / folder)).parameters / 1e9 == pytest.approx(PUBLISHED[folder], rel=0.012)
-
-
-def test_every_real_config_is_read_or_refused_with_a_reason(shared: Path) -> None:
-    read = 0
-    for folder in sorted((shared / "models").iterdir()):
-        try:
-            assert api.load_model(str(folder)).parameters > 1e8
-            read += 1
-        except BadInput as error:
-            assert "not supported; missing: " in error.problem
-    assert read >= 13

@@ -15,10 +15,12 @@ from planner.core.estimate import Estimate
 from planner.core.plan import EngineLimits, Infeasible, Parallelism, Placement
 from planner.core.topology import Device, DeviceKind, Host, Link, LinkKind, Origin, Topology
 from planner.core.workload import Objective, Workload
+from planner.cost.contention import ALONE
 from planner.cost.pricer import Pricer
 from planner.documents.calibration import load_calibration
 from planner.engines import engines
 from planner.graph.symmetry import interchangeable
+from planner.search.host import HostSearch
 from planner.search.placement import Choice, Placer
 from planner.units import BytesPerSecond
 
@@ -99,7 +101,9 @@ def check(topology: Topology, degrees: Parallelism, model: str, workload: Worklo
     assert len(set(used)) == degrees.gpus
     found = value(placed.estimate(choice.placement), objective, workload)
     best = min(value(placed.estimate(one), objective, workload) for one in all_placements(len(topology.gpus), degrees))
-    assert found == pytest.approx(best, rel=1e-9)
+    # where nobody shares a link the best is found, else one that none beats by more than a tenth of a percent
+    shared = placed.sharing(choice.placement) is not ALONE
+    assert found == pytest.approx(best, rel=1e-3 if shared else 1e-9)
 
 
 shapes = [
@@ -181,3 +185,77 @@ def test_gpus_called_interchangeable_are(topology: Topology) -> None:
             group = [gpu for gpu in range(count) if gpu != other]
             swapped = [swap.get(gpu, gpu) for gpu in group]
             assert wires.group(group).packing.bandwidth == pytest.approx(wires.group(swapped).packing.bandwidth)
+
+
+@st.composite
+def crowded_machines(draw: st.DrawFn) -> Topology:
+    """Four to six GPUs without NVLink behind switches whose uplinks are no wider than one slot: whoever leaves one shares."""
+    count = draw(st.integers(4, 6))
+    devices = [Device("so0", DeviceKind.SOCKET, "h"), Device("so1", DeviceKind.SOCKET, "h")]
+    links = [link("so0", "so1", LinkKind.SOCKET, draw(st.sampled_from([6, 12, 24])))]
+    switches = [f"sw{number}" for number in range(draw(st.integers(2, 3)))]
+    for number, switch in enumerate(switches):
+        devices += [Device(f"br{number}", DeviceKind.HOST_BRIDGE, "h"), Device(switch, DeviceKind.PCIE_SWITCH, "h")]
+        links.append(link(f"so{number % 2}", f"br{number}", LinkKind.PCIE, 48))
+        links.append(link(f"br{number}", switch, LinkKind.PCIE, draw(st.sampled_from([12, 24]))))
+    for number in range(count):
+        devices.append(Device(f"gpu{number}", DeviceKind.GPU, "h", number, GPU))
+        links.append(link(draw(st.sampled_from(switches)), f"gpu{number}", LinkKind.PCIE, 24))
+    peer_to_peer: Literal["enabled", "disabled"] = draw(st.sampled_from(["enabled", "disabled"]))
+    topology = Topology("crowded", (Host("h", peer_to_peer),), tuple(devices), tuple(links), Origin("written", "hypothesis"))
+    topology.check()
+    return topology
+
+
+@settings(max_examples=120)
+@given(
+    crowded_machines(),
+    st.sampled_from(
+        [Parallelism(2, 1, 2), Parallelism(2, 1, 3), Parallelism(2, 2, 1), Parallelism(1, 2, 3), Parallelism(1, 2, 2)]
+    ),
+    st.sampled_from(["throughput", "latency"]),
+    st.sampled_from(["vllm", "tensorrt-llm"]),
+    st.sampled_from([Workload(5000, 16, 64), Workload(1024, 128, 256), Workload(64, 128, 8)]),
+)
+def test_nor_where_groups_crowd_on_links(
+    topology: Topology, degrees: Parallelism, objective: Objective, engine: str, workload: Workload
+) -> None:
+    if degrees.gpus <= len(topology.gpus):
+        check(topology, degrees, "qwen3-8b", workload, engine, objective)
+
+
+@pytest.mark.parametrize("below", [(0, 0, 1, 1), (0, 1, 0, 1), (0, 1, 1, 0)])
+def test_groups_that_are_best_alone_are_left_for_those_that_share_no_link(below: tuple[int, ...]) -> None:
+    """The two GPUs in wide slots reach each other faster than their neighbours in narrow ones, but over uplinks too narrow
+    for them and the other two.
+    """
+    devices = [Device("so0", DeviceKind.SOCKET, "h"), Device("br0", DeviceKind.HOST_BRIDGE, "h")]
+    links = [link("so0", "br0", LinkKind.PCIE, 48)]
+    for switch in ("sw0", "sw1"):
+        devices.append(Device(switch, DeviceKind.PCIE_SWITCH, "h"))
+        links.append(link("br0", switch, LinkKind.PCIE, 16))
+    for number, place in enumerate(below):
+        devices.append(Device(f"gpu{number}", DeviceKind.GPU, "h", number, GPU))
+        first = below.index(place) == number
+        links.append(link(f"sw{place}", f"gpu{number}", LinkKind.PCIE, 24 if first else 12))
+    topology = Topology("two", (Host("h", "enabled"),), tuple(devices), tuple(links), Origin("written", "test"))
+    pricer = Pricer(
+        topology,
+        {GPU: api.load_gpu(GPU)},
+        api.load_model("qwen3-8b"),
+        Workload(5000, 16, 64),
+        engines()["vllm"].traits,
+        load_calibration(),
+    )
+    strategy = pricer.strategy(Parallelism(2, 1, 2), (36,), LIMITS, range(4))
+    assert not isinstance(strategy, Infeasible)
+    placed = pricer.placed(strategy)
+    alone = HostSearch(placed, interchangeable(topology, range(4))).best("throughput", 2)
+    choice = Placer(topology, "throughput").place(placed, range(4))
+    assert alone is not None
+    assert isinstance(choice, Choice)
+    assert all({below[gpu] for gpu in group} == {0, 1} for (group,) in alone)
+    assert all(len({below[gpu] for gpu in group}) == 1 for (group,) in choice.placement)
+    kept, left = placed.estimate(choice.placement), placed.estimate(alone)
+    assert kept.output_tokens_per_second > 1.01 * left.output_tokens_per_second
+    assert left.communication.shared_link is not None

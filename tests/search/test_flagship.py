@@ -186,6 +186,9 @@ def test_groups_that_share_a_wire_are_said(tmp_path: Path) -> None:
     path.write_text("\t".join(["", *names]) + "\n" + "\n".join(rows) + "\n")
     topology = api.load_topology(str(path), gpu="RTX-4090")
     shared = api.estimate(api.load_model("llama-3.1-8b"), topology, Workload(), Parallelism(2, 1, 2)).plans[0]
-    assert "groups {0,1} and {2,3} share PCIe" in " ".join(shared.assumptions)
+    said = " ".join(shared.assumptions)
+    assert "PCIe bridge0–switch0 (24 GB/s) carries the all-reduces of 2 replicas: " in said
+    assert shared.ranked.estimate.decode.parts["shared_links"] > 0
     alone = api.estimate(api.load_model("llama-3.1-8b"), topology, Workload(), Parallelism(2)).plans[0]
-    assert "share" not in " ".join(alone.assumptions)
+    assert "carries" not in " ".join(alone.assumptions)
+    assert alone.ranked.estimate.communication.shared_link is None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
+import importlib
 from collections import defaultdict
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,30 +57,29 @@ def test_pcie_boxes_are_within_the_bar_of_links_nobody_measured(shared: Path, re
 
 
 LARGE_ENOUGH_FOR_BANDWIDTH = 32 << 20
-SAME_GENERATION_LEFT = ["b200_sxm", "gb200"]
-"""Systems that another one of their generation was measured beside: what is left to fit on has seen their links."""
+NVLINK_SYSTEMS = {"a100_sxm", "b200_sxm", "gb200", "h100_sxm"}
+PCIE_BOXES = ["l40s_a", "l40s_b", "a100_pairwise_nvlink", "nccl-tests 001", "nccl-tests 029"]
+"""The last two are two RTX 2080 Ti without peer-to-peer and eight RTX A6000."""
 
 
 @pytest.fixture(scope="module")
-def fitting(root: Path) -> Any:
+def fitting(root: Path) -> Iterator[Any]:
     """The script that fits the constants."""
-    spec = importlib.util.spec_from_file_location("fit_collectives", root / "scripts" / "fit_collectives.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-Pairs = dict[tuple[str, str, str], list[tuple[float, float]]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root / "scripts"))
+        yield importlib.import_module("fit_collectives")
 
 
 @pytest.fixture(scope="module")
-def left_out(shared: Path, fitting: Any) -> Pairs:
-    """(operation, implementation, system) → [(predicted, measured)], every system fitted on all the others."""
-    pairs: Pairs = fitting.left_out(fitting.read(shared / "data"))
-    return pairs
+def rows(shared: Path, fitting: Any) -> Any:
+    """Every unflagged row."""
+    return fitting.read(shared / "data")
+
+
+@pytest.fixture(scope="module")
+def left_out(rows: Any, fitting: Any) -> Any:
+    """Every system predicted with constants fitted on all the others."""
+    return fitting.left_out(rows)
 
 
 @pytest.fixture(scope="module")
@@ -107,40 +106,43 @@ def nccl_tests(shared: Path) -> dict[tuple[str, str], list[tuple[float, float, f
     return found
 
 
-def graded(pairs: Pairs, operation: str, system: str, implementation: str | None = None) -> Accuracy:
-    mine = [key for key in pairs if key[0] == operation and key[2] == system and implementation in {None, key[1]}]
-    if not mine:
-        pytest.skip(f"no rows of {operation} on {system}")
-    return accuracy(pair for key in mine for pair in pairs[key])
+def graded(answers: Any, operation: str, systems: Collection[str], implementation: str | None = None) -> Accuracy:
+    pairs = [
+        (one.predicted, one.row.time)
+        for one in answers
+        if one.row.operation == operation and one.row.system in systems and implementation in {None, one.implementation}
+    ]
+    if not pairs:
+        pytest.skip(f"no rows of {operation} on {', '.join(sorted(systems))}")
+    return accuracy(pairs)
 
 
 @pytest.mark.parametrize("implementation", ["nccl", "tensorrt-llm"])
-@pytest.mark.parametrize("system", SAME_GENERATION_LEFT)
-def test_all_reduces_on_nvlink_machines_left_out(left_out: Pairs, system: str, implementation: str) -> None:
-    grade = graded(left_out, "all_reduce", system, implementation)
+def test_all_reduces_on_nvlink_machines_left_out(left_out: Any, implementation: str) -> None:
+    """Of vLLM and SGLang see the README: the two GB200 machines measured differ by 40 % with one and the same kernel."""
+    grade = graded(left_out, "all_reduce", NVLINK_SYSTEMS, implementation)
     assert grade.mape <= 0.12
     assert grade.median_ape <= 0.08
 
 
 @pytest.mark.parametrize("operation", ["all_gather", "reduce_scatter", "all_to_all"])
-@pytest.mark.parametrize("system", SAME_GENERATION_LEFT)
-def test_other_operations_on_nvlink_machines_left_out(left_out: Pairs, system: str, operation: str) -> None:
-    assert graded(left_out, operation, system).mape <= 0.15
+def test_other_operations_on_nvlink_machines_left_out(left_out: Any, operation: str) -> None:
+    assert graded(left_out, operation, NVLINK_SYSTEMS).mape <= 0.15
 
 
-@pytest.mark.parametrize("system", ["l40s_a", "l40s_b", "a100_pairwise_nvlink"])
-def test_all_reduces_on_pcie_boxes_left_out(left_out: Pairs, system: str) -> None:
-    assert graded(left_out, "all_reduce", system).median_ape <= 0.40
+@pytest.mark.parametrize("system", PCIE_BOXES)
+def test_all_reduces_on_pcie_boxes_left_out(left_out: Any, system: str) -> None:
+    assert graded(left_out, "all_reduce", [system]).median_ape <= 0.40
 
 
-@pytest.mark.parametrize("topology", ["8xRTX-A6000", "2xRTX-2080-Ti:pcie-host-staged"])
-def test_pcie_boxes_from_the_topology_alone(
-    nccl_tests: dict[tuple[str, str], list[tuple[float, float, float]]], topology: str
-) -> None:
-    rows = [row for (reference, _), several in nccl_tests.items() if reference == topology for row in several]
-    if not rows:
-        pytest.skip(f"no rows of {topology}")
-    assert accuracy((predicted, time) for _, predicted, time in rows).median_ape <= 0.40
+@pytest.mark.parametrize("system", PCIE_BOXES)
+def test_pcie_boxes_lie_inside_intervals_made_without_them(left_out: Any, rows: Any, fitting: Any, system: str) -> None:
+    apart = [*left_out, *fitting.versions_left_out(rows)]
+    bars = {system: fitting.intervals(one for one in apart if one.row.system != system)}
+    mine = [one for one in left_out if one.row.system == system and one.row.operation == "all_reduce"]
+    if not mine:
+        pytest.skip(f"no rows of {system}")
+    assert fitting.covered(mine, bars) >= 0.85
 
 
 def test_published_tables_from_the_topology_alone(
@@ -150,19 +152,24 @@ def test_published_tables_from_the_topology_alone(
     assert accuracy((predicted, time) for _, predicted, time in rows).mape <= 0.35
 
 
-def test_a_pair_of_bridged_gpus_reaches_the_bridge(shared: Path, fitting: Any) -> None:
-    every = fitting.read(shared / "data")
-    mine = [row for row in every if row.system == "a100_pairwise_nvlink"]
-    large = [row for row in mine if row.operation == "all_reduce" and row.size >= LARGE_ENOUGH_FOR_BANDWIDTH and row.ranks == 2]
-    constants = fitting.calibration([row for row in every if row.system != "a100_pairwise_nvlink"])
-    (pairs,) = fitting.graded(large, constants).values()
-    assert all(abs(predicted / time - 1) <= 0.20 for predicted, time in pairs)
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_bridged_pairs_inside_a_bridge_and_across(left_out: Any, ranks: int) -> None:
+    """186 and 24 GB/s of bus bandwidth were measured."""
+    mine = [
+        one.predicted / one.row.time
+        for one in left_out
+        if (one.row.system, one.row.operation, one.row.ranks) == ("a100_pairwise_nvlink", "all_reduce", ranks)
+        and one.row.size >= LARGE_ENOUGH_FOR_BANDWIDTH
+    ]
+    if not mine:
+        pytest.skip("no rows of bridged pairs")
+    assert all(abs(ratio - 1) <= 0.20 for ratio in mine)
 
 
 def test_fitting_again_gives_the_constants_that_ship(
-    shared: Path, root: Path, fitting: Any, capsys: pytest.CaptureFixture[str]
+    rows: Any, root: Path, fitting: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shipped = (root / "planner" / "data" / "calibration" / "collectives.yaml").read_text("utf-8")
     date = next(line for line in shipped.splitlines() if line.startswith("fitted:")).split('"')[1]
-    fitting.write(fitting.read(shared / "data"), date)
+    fitting.write(rows, date)
     assert capsys.readouterr().out == shipped

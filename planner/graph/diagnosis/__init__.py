@@ -12,7 +12,7 @@ from dataclasses import replace
 from planner.core.finding import Finding
 from planner.core.hardware import GpuSpec, LinkRates
 from planner.core.topology import Topology
-from planner.graph.diagnosis import devices, fabric, host, nvlink, order, pcie, peer
+from planner.graph.diagnosis import devices, fabric, host, nvlink, order, pcie, peer, slow
 from planner.graph.diagnosis.view import View, views
 
 Family = Callable[[View], Iterator[Finding]]
@@ -23,6 +23,7 @@ FAMILIES: tuple[Family, ...] = (
     nvlink.findings,
     order.findings,
     pcie.findings,
+    slow.findings,
     peer.findings,
     devices.findings,
     host.findings,

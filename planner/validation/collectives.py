@@ -1,21 +1,20 @@
-"""Predictions of collectives for tables, and held against measurements: what ``planner collective`` and ``validate`` ask."""
+"""Predictions of collectives, for tables and for rows of measurements."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from planner.core.implementation import CollectiveTable, Implementation
 from planner.core.operation import OPERATIONS, Operation
 from planner.core.topology import Topology
-from planner.cost.accuracy import Grade, accuracy
+from planner.cost.accuracy import Figure
 from planner.cost.calibration import Calibration
 from planner.cost.interconnect import Interconnect
 from planner.cost.operations import Operations, fastest
 from planner.documents.calibration import load_calibration
 from planner.documents.hardware import load_link_rates
-from planner.documents.measurements import MeasuredCollective, Validation, read_collectives
+from planner.documents.measurements import MeasuredCollective, collectives_of
+from planner.documents.tables import Table, TableRow
 from planner.engines.implementations import find_implementations, written_implementation
 from planner.errors import BadInput, folded, unknown_name
 from planner.graph.equip import equip
@@ -51,55 +50,55 @@ def predict_collective(
     found = find_operation(operation)
     asked = find_implementations(implementation)
     chosen = tuple(range(len(topology.gpus))) if gpus is None else tuple(gpus)
-    _refuse_gpus(topology, chosen)
-    wires, constants = _wires(topology), load_calibration()
+    refuse_gpus(topology, chosen)
+    wires, constants = wires_of(topology), load_calibration()
     askers = [Operations(wires, constants, one) for one in asked]
     rows = [fastest([one.predict(found, chosen, Bytes(size), eager=eager) for one in askers]) for size in sizes]
     return CollectiveTable(topology, chosen, found, implementation.lower(), eager, tuple(rows))
 
 
-def validate(path: Path, *, by: Sequence[str] = (), include_flagged: bool = False) -> Validation:
-    """Predict every row of a CSV of measured collectives and say how far off the predictions are, overall and by group.
-
-    Flagged rows are left out unless ``include_flagged``. Raises ``BadInput`` where the file is no such table.
-    """
-    columns, rows = read_collectives(path)
-    for name in by:
-        if name not in columns:
-            raise unknown_name("column", name, columns, hint=f"the columns are {', '.join(columns)}")
-    kept = [row for row in rows if include_flagged or not row.flagged]
-    predictor = _Predictor(load_calibration())
-    reasons: Counter[str] = Counter()
-    answers: list[tuple[MeasuredCollective, float | None]] = []
-    for row in kept:
-        outcome = predictor.time(row)
-        if isinstance(outcome, str):
-            reasons[outcome] += 1
-        answers.append((row, None if isinstance(outcome, str) else outcome))
-    grouped: dict[tuple[str, ...], list[tuple[MeasuredCollective, float | None]]] = {}
-    for answer in answers:
-        grouped.setdefault(tuple(answer[0].cells[name] for name in by), []).append(answer)
-    groups = [_grade(dict(zip(by, key, strict=True)), grouped[key]) for key in sorted(grouped)] if by else []
-    left_out = len(rows) - len(kept)
-    return Validation(str(path), columns, _grade({}, answers), tuple(groups), left_out, dict(reasons), tuple(answers))
+def wires_of(topology: Topology) -> Interconnect:
+    """The wires of a topology with what its hardware implies. Raises ``BadInput`` where a GPU is not named."""
+    unnamed = [gpu.id for gpu in topology.gpus if gpu.hardware is None]
+    if unnamed:
+        raise BadInput(
+            f"does not say which GPU {unnamed[0]} is", path=topology.name, hint="add --gpu NAME, for example --gpu RTX-3090"
+        )
+    specs = {name: load_gpu(name) for name in topology.hardware}
+    return Interconnect(equip(topology, specs, load_link_rates()), specs)
 
 
-def _grade(of: Mapping[str, str], answers: Sequence[tuple[MeasuredCollective, float | None]]) -> Grade:
-    pairs = [(predicted, row.time) for row, predicted in answers if predicted is not None]
-    return Grade(of, len(answers), len(pairs), accuracy(pairs) if pairs else None)
+def refuse_gpus(topology: Topology, gpus: Sequence[int]) -> None:
+    """Raise ``BadInput`` for GPUs that are not there, or named twice, or none."""
+    there = len(topology.gpus)
+    for gpu in gpus:
+        if not 0 <= gpu < there:
+            raise BadInput(f"no GPU {gpu}", path=topology.name, hint=f"its GPUs are 0 to {there - 1}")
+        if list(gpus).count(gpu) > 1:
+            raise BadInput(f"GPU {gpu} is named twice", path=topology.name)
+    if not gpus:
+        raise BadInput("no GPUs", path=topology.name, hint="name at least one")
 
 
-class _Predictor:
+class CollectiveRows:
     """Predictions row by row; machines, implementations and what cannot be answered are remembered."""
 
-    def __init__(self, constants: Calibration) -> None:
+    kind = "collectives"
+    named_by = ""
+
+    def __init__(self, table: Table, constants: Calibration) -> None:
         self._constants = constants
+        self._rows = {row.line: row for row in collectives_of(table)}
+        self.figures: tuple[str, ...] = ("time_us",)
         self._machines: dict[str, Interconnect | str] = {}
         self._implementations: dict[str, tuple[Implementation, bool] | str] = {}
-        self._askers: dict[tuple[str, str], Operations] = {}
+        self._askers: dict[tuple[str, str, str], Operations] = {}
 
-    def time(self, row: MeasuredCollective) -> float | str:
-        """The predicted time of a row in µs, or why there is none."""
+    def answer(self, row: TableRow) -> Mapping[str, Figure] | str:
+        """The time of a row, in µs, or why there is none."""
+        return self._time(self._rows[row.line])
+
+    def _time(self, row: MeasuredCollective) -> Mapping[str, Figure] | str:
         if row.problem:
             return row.problem
         wires = self._machine(row.topology)
@@ -111,22 +110,23 @@ class _Predictor:
         if row.ranks > len(wires.topology.gpus):
             return f"topology {row.topology} has {len(wires.topology.gpus)} GPUs, the row asks for {row.ranks}"
         implementation, eager = written
-        key = row.topology, implementation.name
+        key = row.topology, implementation.name, implementation.version
         asker = self._askers.get(key)
         if asker is None:
             asker = self._askers[key] = Operations(wires, self._constants, implementation)
         try:
             operation = find_operation(row.operation)
-            return asker.predict(operation, range(row.ranks), Bytes(float(row.size)), eager=eager).taken.time * 1e6
+            predicted = asker.predict(operation, range(row.ranks), Bytes(float(row.size)), eager=eager)
         except BadInput as error:
             return error.problem
+        return {"time_us": Figure(predicted.taken.time * 1e6, predicted.low * 1e6, predicted.high * 1e6, row.time)}
 
     def _machine(self, reference: str) -> Interconnect | str:
         if reference not in self._machines:
             if reference == STDIN:
                 return "a table cannot name standard input as a topology"
             try:
-                self._machines[reference] = _wires(load_topology(reference))
+                self._machines[reference] = wires_of(load_topology(reference))
             except BadInput as error:
                 self._machines[reference] = f"topology {reference!r}: {error.problem}"
         return self._machines[reference]
@@ -138,24 +138,3 @@ class _Predictor:
             except BadInput as error:
                 self._implementations[text] = error.problem
         return self._implementations[text]
-
-
-def _wires(topology: Topology) -> Interconnect:
-    unnamed = [gpu.id for gpu in topology.gpus if gpu.hardware is None]
-    if unnamed:
-        raise BadInput(
-            f"does not say which GPU {unnamed[0]} is", path=topology.name, hint="add --gpu NAME, for example --gpu RTX-3090"
-        )
-    specs = {name: load_gpu(name) for name in topology.hardware}
-    return Interconnect(equip(topology, specs, load_link_rates()), specs)
-
-
-def _refuse_gpus(topology: Topology, gpus: Sequence[int]) -> None:
-    there = len(topology.gpus)
-    for gpu in gpus:
-        if not 0 <= gpu < there:
-            raise BadInput(f"no GPU {gpu}", path=topology.name, hint=f"its GPUs are 0 to {there - 1}")
-        if list(gpus).count(gpu) > 1:
-            raise BadInput(f"GPU {gpu} is named twice", path=topology.name)
-    if not gpus:
-        raise BadInput("no GPUs", path=topology.name, hint="name at least one")

@@ -1,0 +1,112 @@
+"""What ranks send each other where they split a sequence or the experts of a layer, rather than its weights.
+
+All sizes are bytes that one GPU sends (and receives) per layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.cost.formula import formula
+from planner.units import Bytes, BytesPerSecond, FlopPerSecond
+
+
+@formula(
+    source="DeepSpeed-Ulysses (arXiv 2309.14509): an all-to-all each of queries, keys, values and the attention's output",
+    valid="as many ranks as KV heads at most",
+)
+def ulysses_bytes(tokens: int, query_width: int, kv_width: int, element_bytes: float, ranks: int) -> Bytes:
+    """What a GPU sends where ``ranks`` split ``tokens`` of a sequence and trade them for heads around the attention.
+
+    ``query_width`` and ``kv_width`` are heads times head size of the queries and of the keys (the values are as wide).
+
+    >>> round(ulysses_bytes(32768, 64 * 128, 8 * 128, 2, 8) / 1e6, 1)
+    132.1
+    """
+    return Bytes(2 * (query_width + kv_width) * element_bytes * tokens / ranks * (ranks - 1) / ranks)
+
+
+@formula(source="Megatron-LM sequence parallelism (arXiv 2205.05198): two all-gathers and two reduce-scatters a layer")
+def tensor_sequence_bytes(tokens: int, hidden_size: int, element_bytes: float, ranks: int) -> Bytes:
+    """What a GPU sends under tensor parallelism with the sequence split between the two halves of a layer.
+
+    >>> round(tensor_sequence_bytes(32768, 8192, 2, 8) / 1e6)
+    1879
+    """
+    return Bytes(4 * tokens * hidden_size * element_bytes * (ranks - 1) / ranks)
+
+
+@formula(
+    source="Ring Attention (arXiv 2310.01889): a block's keys and values travel while its predecessor's are attended to",
+    valid="full attention; twice as much for causal attention whose blocks are not interleaved",
+)
+def ring_attention_chunk(
+    query_heads: int, kv_heads: int, element_bytes: float, compute: FlopPerSecond, bandwidth: BytesPerSecond
+) -> float:
+    """The fewest tokens a GPU must hold for ring attention to hide its transfers.
+
+    ``compute`` is what the attention reaches, FLOP/s; ``bandwidth`` that of one step of the ring, B/s.
+
+    >>> round(ring_attention_chunk(64, 8, 2, FlopPerSecond(593.4e12), BytesPerSecond(360e9)))
+    206
+    """
+    return kv_heads * element_bytes * compute / (2 * query_heads * bandwidth)
+
+
+@formula(
+    source="DeepEP README and docs/legacy.md (dd758caf4518): every token goes to each of its experts, fp8 with a scale a block"
+)
+def dispatch_bytes(tokens: int, experts_per_token: int, hidden_size: int, element_bytes: float, scale_block: int = 0) -> Bytes:
+    """What a GPU sends to the experts of its ``tokens``; ``scale_block`` elements share one fp32 scale, 0 for none.
+
+    The share of it that leaves the GPU is 1 - 1/ranks where experts are spread evenly.
+
+    >>> round(dispatch_bytes(128, 8, 7168, 1, 128) / 1e6, 3)
+    7.569
+    """
+    scales = 4 * hidden_size / scale_block if scale_block else 0.0
+    return Bytes(tokens * experts_per_token * (hidden_size * element_bytes + scales))
+
+
+@formula(source="DeepEP README and docs/legacy.md (dd758caf4518): every expert's output comes back in 16 bits")
+def combine_bytes(tokens: int, experts_per_token: int, hidden_size: int) -> Bytes:
+    """What comes back to a GPU from the experts of its ``tokens``.
+
+    >>> round(combine_bytes(128, 8, 7168) / 1e6, 2)
+    14.68
+    """
+    return Bytes(2 * tokens * experts_per_token * hidden_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextExchange:
+    """Of one layer's decode step: the queries that are gathered, the partial outputs that are reduced and scattered, and
+    the logarithms of the softmax sums that say how to weigh those.
+    """
+
+    queries: Bytes
+    outputs: Bytes
+    sums: Bytes
+
+
+@formula(
+    source="vLLM docs/serving/context_parallel_deployment.md (decode context parallelism): all-gather, all-gather, reduce-scatter"
+)
+def context_exchange(
+    requests: int, query_heads: int, query_width: int, output_width: int, element_bytes: float, ranks: int
+) -> ContextExchange:
+    """What a GPU sends where ``ranks`` each hold a share of every request's KV cache, a decode step of ``requests``.
+
+    ``query_width`` and ``output_width`` are those of one head.
+
+    >>> exchange = context_exchange(32, 128, 576, 512, 2, 8)
+    >>> round(exchange.queries / 1e6, 2), round(exchange.outputs / 1e6, 2), exchange.sums
+    (4.13, 3.67, 14336.0)
+    """
+    share = (ranks - 1) / ranks
+    heads = requests * query_heads
+    return ContextExchange(
+        Bytes(heads * query_width * element_bytes * share),
+        Bytes(heads * output_width * element_bytes * share),
+        Bytes(heads * 4 * share),
+    )

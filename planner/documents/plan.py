@@ -1,0 +1,438 @@
+"""A saved plan as YAML ⇄ :class:`planner.core.saved.SavedPlan`, and the digests that say whether two are the same.
+
+The model's facts are written out, so that nothing else is needed to emit the plan. A topology of the library or a short spec
+is named, with its digest; any other is carried whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from planner import __version__
+from planner.core.model import ModelSpec
+from planner.core.plan import EngineLimits, Parallelism, Placement, Plan
+from planner.core.saved import Expected, RankPlace, SavedPlan
+from planner.core.topology import Topology
+from planner.core.workload import Workload
+from planner.documents import strict_yaml
+from planner.documents.base import SCHEMA_VERSION, Document, Size, Time, validate
+from planner.documents.block_yaml import write
+from planner.documents.model_facts import facts_of, model_of
+from planner.documents.topology import topology_document, topology_of
+from planner.errors import BadInput, PlannerError
+from planner.graph.ranks import rank_map
+from planner.units import Bytes, Seconds, write_quantity, write_time
+
+KIND = "plan"
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Pair = Annotated[list[Time], Field(min_length=2, max_length=2)]
+RatePair = Annotated[list[Rate], Field(min_length=2, max_length=2)]
+
+
+class ModelDocument(Document):
+    """The model: what an engine is told to load, how it was asked for, and the facts it was planned with."""
+
+    name: str
+    reference: str
+    local: bool = False
+    digest: str = ""
+    facts: dict[str, Any]
+
+
+class WorkloadDocument(Document):
+    """The traffic and the targets."""
+
+    input_tokens: Count
+    output_tokens: Count
+    concurrency: Count
+    objective: Literal["throughput", "latency"]
+    ttft_target: Time | None = None
+    tpot_target: Time | None = None
+
+
+class TopologyPart(Document):
+    """The machine, by name and digest, or whole."""
+
+    name: str
+    digest: str = ""
+    reference: str | None = None
+    document: dict[str, Any] | None = None
+
+
+class EngineDocument(Document):
+    """What the limits and figures were planned for."""
+
+    name: str
+    version: str
+
+
+class DegreesDocument(Document):
+    """Degrees of parallelism."""
+
+    tensor: Count
+    pipeline: Count
+    data: Count
+    expert: Count
+
+
+class LimitsDocument(Document):
+    """What the engine is told, of one replica."""
+
+    max_model_tokens: Count
+    max_sequences: Count
+    max_batched_tokens: Count
+    memory_fraction: Share
+
+
+class RankDocument(Document):
+    """Where a rank runs."""
+
+    node: str
+    gpu: Annotated[int, Field(ge=0)]
+    host_index: Annotated[int, Field(ge=0)]
+    bus_id: str | None = None
+    replica: Annotated[int, Field(ge=0)]
+    stage: Annotated[int, Field(ge=0)]
+    tensor_rank: Annotated[int, Field(ge=0)]
+    numa_node: int | None = None
+    nic: str | None = None
+
+
+class ExpectedDocument(Document):
+    """The figures the plan was chosen by."""
+
+    ttft: Time
+    ttft_interval: Pair
+    tpot: Time
+    tpot_interval: Pair
+    output_tokens_per_s: Rate
+    output_tokens_per_s_interval: RatePair
+    interval_basis: str
+    memory: Annotated[list[Size], Field(min_length=1)]
+    kv_cache_tokens: Annotated[int, Field(ge=0)]
+    max_concurrency: Annotated[int, Field(ge=0)]
+
+
+class PlanDocument(Document):
+    """The whole file."""
+
+    schema_version: int
+    kind: Literal["plan"]
+    planner_version: str = ""
+    model: ModelDocument
+    workload: WorkloadDocument
+    topology: TopologyPart
+    engine: EngineDocument
+    parallelism: DegreesDocument
+    placement: list[list[list[int]]]
+    placement_proven_optimal: bool = False
+    layer_partition: list[Count]
+    limits: LimitsDocument
+    ranks: list[RankDocument] = []
+    expected: ExpectedDocument
+    assumptions: list[str] = []
+    warnings: list[str] = []
+
+
+def is_plan(text: str) -> bool:
+    """Whether a text looks like a saved plan."""
+    return f"\nkind: {KIND}\n" in f"\n{text}"
+
+
+def digest_of(data: Any) -> str:
+    """A digest of plain data that does not depend on the order of keys."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def topology_digest(topology: Topology) -> str:
+    """The digest of a topology's document."""
+    return digest_of(topology_document(topology))
+
+
+def plan_digest(saved: SavedPlan) -> str:
+    """The digest of a plan: the same for the same plan, whichever release wrote it and however its file is laid out."""
+    return digest_of({key: value for key, value in plan_document(saved).items() if key != "planner_version"})
+
+
+def dump_plan(saved: SavedPlan) -> str:
+    """The document of a plan; :func:`parse_plan` reads back an equal one."""
+    return write(plan_document(saved))
+
+
+def plan_document(saved: SavedPlan) -> dict[str, Any]:
+    """What :func:`dump_plan` writes, as mappings and lists."""
+    plan, facts, workload = saved.plan, facts_of(saved.model), saved.workload
+    degrees = plan.parallelism
+    named = saved.topology_reference
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "planner_version": __version__,
+        "model": {
+            "name": saved.model.name,
+            "reference": saved.model_reference,
+            **({"local": True} if saved.local_model else {}),
+            "digest": digest_of(facts),
+            "facts": facts,
+        },
+        "workload": _without_none(
+            {
+                "input_tokens": workload.input_tokens,
+                "output_tokens": workload.output_tokens,
+                "concurrency": workload.concurrency,
+                "objective": saved.objective,
+                "ttft_target": None if workload.ttft_target is None else write_time(workload.ttft_target),
+                "tpot_target": None if workload.tpot_target is None else write_time(workload.tpot_target),
+            }
+        ),
+        "topology": {
+            "name": saved.topology.name,
+            "digest": topology_digest(saved.topology),
+            **({"document": topology_document(saved.topology)} if named is None else {"reference": named}),
+        },
+        "engine": {"name": saved.engine, "version": saved.engine_version},
+        "parallelism": {
+            "tensor": degrees.tensor,
+            "pipeline": degrees.pipeline,
+            "data": degrees.data,
+            "expert": degrees.expert,
+        },
+        "placement": [[list(group) for group in replica] for replica in plan.placement],
+        "placement_proven_optimal": saved.proven,
+        "layer_partition": list(plan.layer_partition),
+        "limits": {
+            "max_model_tokens": plan.limits.max_model_tokens,
+            "max_sequences": plan.limits.max_sequences,
+            "max_batched_tokens": plan.limits.max_batched_tokens,
+            "memory_fraction": plan.limits.memory_fraction,
+        },
+        "ranks": [_rank_out(place) for place in rank_map(saved.topology, plan.placement)],
+        "expected": _expected_out(saved.expected),
+        **({"assumptions": list(saved.assumptions)} if saved.assumptions else {}),
+        **({"warnings": list(saved.warnings)} if saved.warnings else {}),
+    }
+
+
+def _rank_out(place: RankPlace) -> dict[str, Any]:
+    return _without_none(
+        {
+            "node": place.node,
+            "gpu": place.gpu,
+            "host_index": place.host_index,
+            "bus_id": place.bus_id,
+            "replica": place.replica,
+            "stage": place.stage,
+            "tensor_rank": place.tensor_rank,
+            "numa_node": place.numa_node,
+            "nic": place.nic,
+        }
+    )
+
+
+def _expected_out(expected: Expected) -> dict[str, Any]:
+    return {
+        "ttft": write_time(expected.ttft),
+        "ttft_interval": [write_time(Seconds(end)) for end in expected.ttft_interval],
+        "tpot": write_time(expected.tpot),
+        "tpot_interval": [write_time(Seconds(end)) for end in expected.tpot_interval],
+        "output_tokens_per_s": expected.output_tokens_per_second,
+        "output_tokens_per_s_interval": list(expected.output_interval),
+        "interval_basis": expected.basis,
+        "memory": [write_quantity(size, "size") for size in expected.memory],
+        "kv_cache_tokens": expected.kv_cache_tokens,
+        "max_concurrency": expected.max_concurrency,
+    }
+
+
+def _without_none(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if value is not None}
+
+
+def expected_figures(
+    times: tuple[float, float, float],
+    intervals: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
+    basis: str,
+    memory: tuple[float, ...],
+    room: tuple[int, int],
+) -> Expected:
+    """Figures as a plan keeps them: six digits, memory to a thousandth of a GiB; anything finer is not known anyway.
+
+    ``times`` and ``intervals`` are of TTFT (s), TPOT (s) and output (tokens/s); ``memory`` in bytes by stage; ``room`` is the
+    tokens of the KV cache and the requests they hold.
+    """
+
+    def digits(value: float) -> float:
+        return round(float(f"{value:.6g}"), 9)
+
+    def rate(value: float) -> float:
+        return round(float(f"{value:.6g}"), 3)
+
+    ttft, tpot, output = times
+    first, second, third = intervals
+    sizes = tuple(Bytes(round(size / 2**30, 3) * 2**30) for size in memory)
+    return Expected(
+        Seconds(digits(ttft)),
+        Seconds(digits(tpot)),
+        rate(output),
+        (digits(first[0]), digits(first[1])),
+        (digits(second[0]), digits(second[1])),
+        (rate(third[0]), rate(third[1])),
+        basis,
+        sizes,
+        *room,
+    )
+
+
+def parse_plan(text: str, name: str, find_topology: Callable[[str], Topology]) -> SavedPlan:
+    """A plan document. ``find_topology`` finds a topology that is only named.
+
+    Raises ``BadInput`` with file and place for anything amiss: unknown keys, degrees that do not agree with the placement, GPUs
+    the topology does not have, facts or a topology that their digests deny.
+    """
+    data = strict_yaml.load(text, name)
+    if isinstance(data, dict) and data.get("kind") != KIND:
+        raise BadInput(
+            f"is no saved plan: kind is {data.get('kind')!r}", path=name, hint="'planner recommend … -o FILE' writes one"
+        )
+    document = validate(PlanDocument, data, name)
+    model = _model(document.model, name)
+    topology = _topology(document.topology, name, find_topology)
+    workload = Workload(
+        document.workload.input_tokens,
+        document.workload.output_tokens,
+        document.workload.concurrency,
+        None if document.workload.ttft_target is None else Seconds(document.workload.ttft_target),
+        None if document.workload.tpot_target is None else Seconds(document.workload.tpot_target),
+    )
+    plan = _plan(document, model, topology, name)
+    saved = SavedPlan(
+        model=model,
+        model_reference=document.model.reference,
+        local_model=document.model.local,
+        topology=topology,
+        topology_reference=document.topology.reference,
+        workload=workload,
+        objective=document.workload.objective,
+        engine=document.engine.name,
+        engine_version=document.engine.version,
+        plan=plan,
+        proven=document.placement_proven_optimal,
+        expected=_expected(document.expected),
+        assumptions=tuple(document.assumptions),
+        warnings=tuple(document.warnings),
+    )
+    if document.ranks and [_rank(one) for one in document.ranks] != list(rank_map(topology, plan.placement)):
+        hint = "remove 'ranks' after changing the placement or the topology: it is worked out anew"
+        raise BadInput("do not follow from the placement and the topology", path=f"{name}: $.ranks", hint=hint)
+    return saved
+
+
+def _model(document: ModelDocument, name: str) -> ModelSpec:
+    refuse_unsafe(document.name, f"{name}: $.model.name")
+    model = model_of(document.facts, document.name, f"{name}: $.model.facts")
+    if document.digest and document.digest != digest_of(facts_of(model)):
+        hint = "plan again, or remove 'digest' to take the facts as they stand"
+        raise BadInput("is not of these facts: one of them was changed", path=f"{name}: $.model.digest", hint=hint)
+    return model
+
+
+def refuse_unsafe(word: str, place: str) -> None:
+    """Raise ``BadInput`` for a name that a program would take for an option, or that a terminal would obey."""
+    if not word.strip():
+        raise BadInput("is empty", path=place)
+    if word.startswith("-"):
+        raise BadInput(f"{word!r} would be taken for an option", path=place, hint="write a path as ./-x")
+    if not word.isprintable() or any(0xD800 <= ord(one) <= 0xDFFF for one in word):
+        raise BadInput(f"holds control characters: {word!r}", path=place)
+
+
+def _topology(part: TopologyPart, name: str, find: Callable[[str], Topology]) -> Topology:
+    if (part.document is None) == (part.reference is None):
+        raise BadInput("needs either a reference or a document", path=f"{name}: $.topology")
+    if part.document is not None:
+        return topology_of(part.document, f"{name}: $.topology.document")
+    assert part.reference is not None
+    try:
+        topology = find(part.reference)
+    except PlannerError as error:
+        raise error.within(f"{name}: $.topology.reference") from None
+    if part.digest and topology_digest(topology) != part.digest:
+        raise BadInput(
+            f"the topology {part.reference!r} is not the one that was planned for",
+            path=f"{name}: $.topology.digest",
+            hint="plan again; --inline keeps a topology in the plan itself",
+        )
+    return topology
+
+
+def _plan(document: PlanDocument, model: ModelSpec, topology: Topology, name: str) -> Plan:
+    item = document.parallelism
+    degrees = Parallelism(item.tensor, item.pipeline, item.data, item.expert)
+    _check_placement(document.placement, degrees, topology, name)
+    placement: Placement = tuple(tuple(tuple(group) for group in replica) for replica in document.placement)
+    if len(document.layer_partition) != degrees.pipeline or sum(document.layer_partition) != len(model.layers):
+        problem = f"must be {degrees.pipeline} stages that hold {len(model.layers)} layers together"
+        raise BadInput(f"{problem}, found {document.layer_partition}", path=f"{name}: $.layer_partition")
+    if degrees.expert not in {1, degrees.tensor, degrees.tensor * degrees.data} and degrees.gpus % degrees.expert:
+        raise BadInput(f"{degrees.gpus} GPUs are not divisible by EP {degrees.expert}", path=f"{name}: $.parallelism.expert")
+    limits = document.limits
+    told = EngineLimits(limits.max_sequences, limits.max_batched_tokens, limits.memory_fraction, limits.max_model_tokens)
+    return Plan(degrees, placement, tuple(document.layer_partition), told)
+
+
+def _check_placement(placement: list[list[list[int]]], degrees: Parallelism, topology: Topology, name: str) -> None:
+    place = f"{name}: $.placement"
+    if len(placement) != degrees.data:
+        raise BadInput(f"holds {len(placement)} replicas; the data degree is {degrees.data}", path=place)
+    used: set[int] = set()
+    for number, replica in enumerate(placement):
+        if len(replica) != degrees.pipeline:
+            raise BadInput(f"holds {len(replica)} stages; the pipeline degree is {degrees.pipeline}", path=f"{place}[{number}]")
+        for stage, group in enumerate(replica):
+            here = f"{place}[{number}][{stage}]"
+            if len(group) != degrees.tensor:
+                raise BadInput(f"holds {len(group)} GPUs; the tensor degree is {degrees.tensor}", path=here)
+            for gpu in group:
+                if not 0 <= gpu < len(topology.gpus):
+                    raise BadInput(f"there is no GPU {gpu}; {topology.name} has {len(topology.gpus)}", path=here)
+                if gpu in used:
+                    raise BadInput(f"GPU {gpu} is placed twice", path=here)
+                used.add(gpu)
+
+
+def _rank(item: RankDocument) -> RankPlace:
+    return RankPlace(
+        item.node,
+        item.gpu,
+        item.host_index,
+        item.bus_id,
+        item.replica,
+        item.stage,
+        item.tensor_rank,
+        item.numa_node,
+        item.nic,
+    )
+
+
+def _expected(item: ExpectedDocument) -> Expected:
+    low, high = item.output_tokens_per_s_interval
+    return Expected(
+        Seconds(item.ttft),
+        Seconds(item.tpot),
+        item.output_tokens_per_s,
+        (item.ttft_interval[0], item.ttft_interval[1]),
+        (item.tpot_interval[0], item.tpot_interval[1]),
+        (low, high),
+        item.interval_basis,
+        tuple(Bytes(size) for size in item.memory),
+        item.kv_cache_tokens,
+        item.max_concurrency,
+    )

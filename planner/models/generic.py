@@ -1,0 +1,75 @@
+"""Architectures that no family knows, read by their standard fields, with a warning; code beside the config is never run."""
+
+from __future__ import annotations
+
+from planner.core.model import LatentAttention, Layer, Mixer, ModelSpec
+from planner.models.config import Config
+from planner.models.family import (
+    Family,
+    attention,
+    decoder,
+    dense_mlp,
+    experts,
+    latent_attention,
+    optional_dense,
+    prediction_layers,
+    same_layers,
+    shared_experts,
+    sparse_layers,
+    windows,
+)
+
+_NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+_STRANGE = (
+    "ssm_state_size",
+    "mamba_num_heads",
+    "mamba_d_state",
+    "mamba_expand",
+    "linear_num_key_heads",
+    "linear_key_head_dim",
+    "linear_attn_config",
+    "block_configs",
+    "hybrid_override_pattern",
+    "cross_attention_layers",
+    "hidden_size_per_layer_input",
+    "is_encoder_decoder",
+    "o_lora_rank",
+    "compress_ratios",
+    "num_kv_shared_layers",
+)
+"""Fields that change what a layer is in ways only a family can know."""
+
+
+def is_standard(config: Config) -> bool:
+    """Whether the fields are those of an ordinary decoder, with or without experts or latent attention."""
+    sized = config.any_of(("intermediate_size", "moe_intermediate_size"))
+    return all(config.get(field) for field in _NEEDED) and sized is not None and config.any_of(_STRANGE) is None
+
+
+def _read(config: Config, name: str) -> ModelSpec:
+    form: Mixer
+    if config.get("kv_lora_rank"):
+        form, what = latent_attention(config), "latent attention"
+        mixers: list[Mixer] = [form] * config.layers()
+    else:
+        window = config.optional_count("sliding_window") if config.get("layer_types") is None else None
+        mixers = [attention(config, window=one or window) for one in windows(config)]
+        what = "grouped-query attention"
+    if config.any_of(_EXPERTS):
+        blocks = sparse_layers(config, optional_dense(config), experts(config, shared_experts(config)))
+        what += " and experts"
+    else:
+        blocks = (dense_mlp(config),) * config.layers()
+    layers: tuple[Layer, ...] = same_layers(list(zip(mixers, blocks, strict=True)))
+    remote = "; its own code is not run" if config.mapping("auto_map") else ""
+    kind = config.word("model_type", "no model type")
+    config.notes.append(
+        f"no family here knows this architecture ({kind}): read by its standard fields as {what}{remote}; check the parameter count"
+    )
+    rope = () if isinstance(layers[0].attention, LatentAttention) and not config.get("qk_rope_head_dim") else None
+    drafting = prediction_layers(config, layers[-1])
+    return decoder(config, name, "generic", layers, rope=rope, prediction_layers=drafting)
+
+
+GENERIC = Family("generic", (), _read)

@@ -1,0 +1,97 @@
+"""What the rows of a table lean on: models, machines and estimates, each remembered. Handed in, for they are the API's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from planner.core.model import ModelSpec
+from planner.core.plan import Infeasible, Parallelism
+from planner.core.topology import Topology
+from planner.core.workload import Workload
+from planner.documents.tables import TableRow
+from planner.errors import BadInput
+from planner.machines import load_topology
+from planner.search.rank import Ranked
+
+
+class LoadModel(Protocol):
+    """:func:`planner.api.load_model`."""
+
+    def __call__(self, reference: str, *, quant: str | None = None) -> ModelSpec:
+        """The model of a name. Raises ``BadInput``."""
+        ...
+
+
+Estimate = Callable[[ModelSpec, Topology, Workload, Parallelism, str], Ranked | Infeasible]
+"""One configuration, placed as well as can be, on an engine."""
+
+ENGINES = {"vllm": "vllm", "trtllm": "tensorrt-llm", "tensorrt": "tensorrt-llm", "sglang": "sglang", "tgi": "tgi"}
+"""Engines by how tables of measurements start their names."""
+
+FORMATS = {
+    "": None,
+    "bf16": None,
+    "bfloat16": None,
+    "fp16": None,
+    "fp8": "fp8",
+    "fp8_block": "fp8-block",
+    "nvfp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "int8": "int8",
+    "int8-w8a8": "int8",
+    "awq-int4": "awq",
+    "int4-wo": "awq",
+    "gptq-int4-w4a16": "gptq",
+}
+"""Weight formats by how tables of measurements call them; none where the checkpoint's own is meant."""
+
+
+@dataclass
+class Library:
+    """Models and machines by name, or why there are none."""
+
+    load_model: LoadModel
+    estimate: Estimate
+    _models: dict[tuple[str, str], ModelSpec | str] = field(default_factory=dict)
+    _machines: dict[str, Topology | str] = field(default_factory=dict)
+
+    def model(self, name: str, quant: str) -> ModelSpec | str:
+        """A model as a table names it and its weights, or why there is none."""
+        key = name, quant
+        if key not in self._models:
+            self._models[key] = self._load(name, quant)
+        return self._models[key]
+
+    def _load(self, name: str, quant: str) -> ModelSpec | str:
+        if quant not in FORMATS:
+            return f"weights in {quant!r} are not known"
+        try:
+            own = self.load_model(name)
+            wanted = FORMATS[quant]
+            # what a table calls fp8 may be the checkpoint's own blocks of it
+            if wanted is None or own.checkpoint_format.name.startswith(wanted):
+                return own
+            return self.load_model(name, quant=wanted)
+        except BadInput as error:
+            return f"model {name!r}: {error.problem}"
+
+    def machine(self, reference: str) -> Topology | str:
+        """A machine as a table names it, or why there is none."""
+        if reference not in self._machines:
+            try:
+                self._machines[reference] = load_topology(reference)
+            except BadInput as error:
+                self._machines[reference] = f"topology {reference!r}: {error.problem}"
+        return self._machines[reference]
+
+
+def engine_of(text: str) -> str | None:
+    """The engine a table means by ``vllm-0.19.0`` or ``trtllm-1.0``; ``None`` for one that is not planned for."""
+    return ENGINES.get(text.split("-", maxsplit=1)[0].split("(", maxsplit=1)[0].lower())
+
+
+def degrees_of(row: TableRow) -> Parallelism:
+    """The parallelism of a row; a cell that is empty means 1."""
+    return Parallelism(*(row.count(name, 1) for name in ("tp", "pp", "dp", "ep")))

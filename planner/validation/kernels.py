@@ -1,0 +1,104 @@
+"""Rows of tables of measured kernels: matrix products, attention, experts. Which one is told by the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from planner.core.attention import Attention
+from planner.core.feed_forward import MoeMlp
+from planner.core.hardware import GpuSpec
+from planner.core.quantization import FORMATS
+from planner.cost import attention
+from planner.cost.accuracy import Figure
+from planner.cost.calibration import Calibration
+from planner.cost.gemm import gemm
+from planner.cost.moe import experts_time
+from planner.documents.tables import Table, TableRow
+from planner.errors import BadInput
+from planner.machines import load_gpu
+from planner.units import Flop, Seconds
+
+COMMON = ("gpu", "time_us")
+_FORMATS = {
+    "bfloat16": "bf16",
+    "float16": "bf16",
+    "fp8": "fp8",
+    "fp8_block": "fp8-block",
+    "nvfp4": "nvfp4",
+    "sq": "int8",
+    "int4_wo": "awq",
+    "w4a16_mxfp4": "mxfp4",
+    "w4a8_mxfp4_mxfp8": "mxfp4",
+}
+"""Weight formats by how kernel tables call them."""
+_KINDS = {
+    "gemm": ("m", "n", "k", "quant"),
+    "attention": ("phase", "batch", "seq", "n_heads", "n_kv_heads", "head_dim"),
+    "moe": ("tokens", "hidden", "inter", "topk", "experts", "moe_tp", "moe_ep", "quant"),
+    "moe_a2a": ("ep", "tokens_per_rank", "hidden", "topk"),
+}
+
+
+def kind_of(table: Table) -> str | None:
+    """Which kernels a table measures, ``None`` where it measures none."""
+    if not set(COMMON) <= set(table.columns):
+        return None
+    return next((kind for kind, columns in _KINDS.items() if set(columns) <= set(table.columns)), None)
+
+
+class KernelRows:
+    """Times of single kernels, in µs."""
+
+    named_by = ""
+
+    def __init__(self, kind: str, constants: Calibration) -> None:
+        self.kind = kind
+        self.figures: tuple[str, ...] = ("time_us",)
+        self._constants = constants
+        self._gpus: dict[str, GpuSpec | str] = {}
+
+    def answer(self, row: TableRow) -> Mapping[str, Figure] | str:
+        """The time of a row, or why there is none."""
+        gpu = self._gpu(row.word("gpu"))
+        if isinstance(gpu, str):
+            return gpu
+        quant = row.word("quant")
+        if self.kind in {"gemm", "moe"} and quant not in _FORMATS:
+            return f"weights in {quant!r} are not known"
+        if self.kind == "moe_a2a":
+            return "dispatch and combine of experts are not predicted yet"
+        ask = {"gemm": self._gemm, "attention": self._attention, "moe": self._moe}[self.kind]
+        time, (low, high) = ask(row, gpu)
+        micros = time * 1e6
+        return {"time_us": Figure(micros, micros * low, micros * high, row.number("time_us"))}
+
+    def _gpu(self, name: str) -> GpuSpec | str:
+        if name not in self._gpus:
+            try:
+                self._gpus[name] = load_gpu(name)
+            except BadInput as error:
+                self._gpus[name] = error.problem
+        return self._gpus[name]
+
+    def _gemm(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
+        weights = FORMATS[_FORMATS[row.word("quant")]]
+        fit = self._constants.gemm_fit(weights.name)
+        return gemm(row.count("m"), row.count("n"), row.count("k"), weights, gpu, fit), fit.interval
+
+    def _attention(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
+        batch, length, heads, size = (row.count(name) for name in ("batch", "seq", "n_heads", "head_dim"))
+        if row.word("phase") == "decode":
+            fit = self._constants.decode_attention
+            form = Attention(heads, row.count("n_kv_heads"), size)
+            element = 1.0 if row.word("kv_dtype") == "fp8" else 2.0
+            return attention.decode(form, 1, batch, length, gpu, fit, element), fit.interval
+        fit = self._constants.prefill_attention
+        work = Flop(batch * attention.causal_attention_work(heads, size, length))
+        moved = attention.query_bytes(heads * size, batch * length)
+        return attention.prefill(work, moved, 1, gpu, fit), fit.interval
+
+    def _moe(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
+        weights = FORMATS[_FORMATS[row.word("quant")]]
+        experts = MoeMlp(row.count("experts"), row.count("topk"), row.count("inter"))
+        sizes = (row.count("hidden"), float(row.count("tokens")), row.count("moe_tp"), row.count("moe_ep"))
+        return experts_time(experts, *sizes, weights, gpu, self._constants), self._constants.moe_fit(weights.name).interval
