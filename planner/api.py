@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from planner.deploy.target import Job, Output
     from planner.graph.difference import Change
     from planner.search.fit import Remedy
+    from planner.search.judgement import Judgement
     from planner.search.rank import Ranked, Search
     from planner.search.recommendation import Recommendation
 
@@ -157,6 +158,17 @@ def emit_plan(
     return job, files_of(job, target)
 
 
+def check_plan(saved: SavedPlan, now: Topology | None = None) -> Judgement:
+    """Whether a plan still fits its machine, or the one it is ``now``, and nothing is much better: see
+    :mod:`planner.search.judgement`.
+    """
+    from planner.search.judgement import judge
+
+    topology = now or saved.topology
+    _, search, _, _ = _prepare(saved.model, topology, saved.workload, saved.engine, saved.objective)
+    return judge(saved.plan, search, saved.topology, compare(saved.topology, topology) if now else ())
+
+
 def smallest_that_fits(
     model: ModelSpec, topology: Topology, workload: Workload, *, engine: str = "vllm", objective: Objective = "throughput"
 ) -> Remedy:
@@ -187,12 +199,14 @@ def validate(path: Path, *, by: Sequence[str] = (), include_flagged: bool = Fals
     from planner.validation import Library
     from planner.validation import validate as hold
 
-    def priced(
-        model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str
-    ) -> Ranked | Infeasible:
-        return _prepare(model, topology, workload, engine, "throughput")[1].one(parallelism)
-
     return hold(path, Library(load_model, priced), by=by, include_flagged=include_flagged)
+
+
+def priced(
+    model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str
+) -> Ranked | Infeasible:
+    """One configuration, placed as well as can be, and what it costs; without launches and reasons."""
+    return _prepare(model, topology, workload, engine, "throughput")[1].one(parallelism)
 
 
 def calibrate(
@@ -420,6 +434,7 @@ __all__ = [
     "PlannerError",
     "Unavailable",
     "calibrate",
+    "check_plan",
     "compare",
     "diagnose",
     "document_text",

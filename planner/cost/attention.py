@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from planner.core.attention import cache_bytes
+from planner.core.attention import replicated_kv_heads
 from planner.core.hardware import GpuSpec
 from planner.core.model import Attention, Indexer, LatentAttention, LinearAttention, Mixer
 from planner.cost.calibration import AttentionFit
@@ -14,7 +14,7 @@ KV_ELEMENT_BYTES = 2
 
 
 @formula(source="grouped-query attention (Ainslie et al. 2023): keys and values of one token in one layer")
-def kv_bytes_per_token(kv_heads: int, head_size: int, element_bytes: int = KV_ELEMENT_BYTES) -> Bytes:
+def kv_bytes_per_token(kv_heads: int, head_size: float, element_bytes: float = KV_ELEMENT_BYTES) -> Bytes:
     """Bytes one token adds to the cache of one layer, for ``kv_heads`` heads on this rank.
 
     >>> 80 * kv_bytes_per_token(8, 128)
@@ -24,13 +24,35 @@ def kv_bytes_per_token(kv_heads: int, head_size: int, element_bytes: int = KV_EL
 
 
 @formula(source="multi-head latent attention (DeepSeek-V2 2024): one compressed latent and one rotary key, shared by all heads")
-def latent_kv_bytes_per_token(latent_size: int, rope_size: int, element_bytes: int = KV_ELEMENT_BYTES) -> Bytes:
+def latent_kv_bytes_per_token(latent_size: int, rope_size: int, element_bytes: float = KV_ELEMENT_BYTES) -> Bytes:
     """Bytes one token adds to the cache of one MLA layer; tensor parallelism does not divide it.
 
     >>> 61 * latent_kv_bytes_per_token(512, 64)
     70272
     """
     return Bytes((latent_size + rope_size) * element_bytes)
+
+
+@formula(source="vLLM 0.33 fp8_ds_mla: an 8-bit latent with a 32-bit scale for every 128, and the rotary key in 16 bit")
+def scaled_latent_kv_bytes_per_token(latent_size: int, rope_size: int) -> Bytes:
+    """The same where sparse attention keeps its latents in 8 bits.
+
+    >>> 61 * scaled_latent_kv_bytes_per_token(512, 64)
+    40016.0
+    """
+    return Bytes(latent_size + latent_size / 128 * 4 + rope_size * KV_ELEMENT_BYTES)
+
+
+def cache_bytes(mixer: Mixer, tensor: int, element_bytes: float) -> Bytes:
+    """What one token adds to the cache of one rank of one layer: a latent is whole on every rank, a recurrence adds nothing."""
+    if isinstance(mixer, Attention):
+        size = mixer.head_size if mixer.values == mixer.head_size else (mixer.head_size + mixer.values) / 2
+        return kv_bytes_per_token(replicated_kv_heads(mixer.kv_heads, tensor), size, element_bytes)
+    if isinstance(mixer, LinearAttention):
+        return Bytes(0)
+    if mixer.indexer is not None and element_bytes < KV_ELEMENT_BYTES:
+        return Bytes(scaled_latent_kv_bytes_per_token(mixer.latent_size, mixer.rope_size) + mixer.index_bytes)
+    return Bytes(latent_kv_bytes_per_token(mixer.latent_size, mixer.rope_size, element_bytes) + mixer.index_bytes)
 
 
 @formula(source="causal attention: query-key and attention-value products over the positions seen")
@@ -144,6 +166,6 @@ def decode(
         scoring = sequences * context * mixer.index_bytes / rate + fit.launch
         seen = min(context, mixer.indexer.top)
     heads = mixer.query_heads // tensor
-    read = sequences * seen * mixer.cached * element_bytes / rate
+    read = sequences * seen * (cache_bytes(mixer, tensor, element_bytes) - mixer.index_bytes) / rate
     work = sequences * latent_decode_work(heads, mixer.latent_size, mixer.rope_size, seen)
     return Seconds(max(read, work / (gpu.half_precision * (arithmetic or fit).efficiency)) + scoring + fit.launch)

@@ -108,6 +108,18 @@ class PointToPointFit:
 
 
 @dataclass(frozen=True, slots=True)
+class OverheadFit:
+    """What an engine adds to its kernels: to every layer, to one with experts besides, and to a step."""
+
+    layer: Seconds
+    moe_layer: Seconds
+    step: Seconds
+
+
+NO_OVERHEAD = OverheadFit(NOTHING, NOTHING, NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
 class TtftFit:
     """``base`` + ``prefill_factor`` × prompt + ``queue_share`` × half the others' prefills + ``decode_factor`` × step."""
 
@@ -137,7 +149,7 @@ class Calibration:
     ``operations`` is by operation, then by GPU generation on NVLink or ``pcie``; ``eager_floors`` what an operation takes at least
     without CUDA graphs, by who launches (``nccl``, ``kernel`` for an engine's own), then by the same; ``intervals`` measured over
     predicted, from and to, that held nine of ten measurements of machines that were left out of the fit, by what a prediction
-    rests on (:data:`planner.core.estimate.Basis`). ``custom_all_reduce`` is by stack.
+    rests on (:data:`planner.core.estimate.Basis`). ``custom_all_reduce``, ``overheads`` and ``ttft`` are by stack.
     """
 
     gemm: Mapping[str, KernelFit]
@@ -152,11 +164,18 @@ class Calibration:
     intervals: Mapping[str, tuple[float, float]]
     custom_all_reduce: Mapping[str, CustomAllReduceFit]
     point_to_point: PointToPointFit
-    elementwise: Seconds
-    step_overhead: Seconds
+    overheads: Mapping[str, OverheadFit]
     ttft: Mapping[str, TtftFit]
     moe_imbalance_factor: float
     uncertainty: UncertaintyFit
+
+    def overhead(self, stack: str) -> OverheadFit:
+        """What an engine adds; nothing is known of one that was not measured, so it adds as much as vLLM."""
+        return self.overheads.get(stack) or self.overheads["vllm"]
+
+    def first_token(self, stack: str) -> TtftFit:
+        """The time to first token of an engine; of one that was not measured, vLLM's."""
+        return self.ttft.get(stack) or self.ttft["vllm"]
 
     def gemm_fit(self, weight_format: str) -> KernelFit:
         """The fit of a weight format, or of the measured format nearest to it."""

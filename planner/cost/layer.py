@@ -9,7 +9,7 @@ from planner.core.model import DenseMlp, LatentAttention, Layer, Mixer, ModelSpe
 from planner.core.plan import Parallelism
 from planner.core.quantization import BF16, WeightFormat
 from planner.cost import attention
-from planner.cost.calibration import Calibration
+from planner.cost.calibration import NO_OVERHEAD, Calibration, OverheadFit
 from planner.cost.gemm import gemm
 from planner.cost.moe import experts_time
 from planner.units import Seconds
@@ -49,7 +49,15 @@ def cut(tokens: int, most: int) -> Chunks:
 class LayerCost:
     """Prices layers of one model on one kind of GPU under one parallelism."""
 
-    def __init__(self, model: ModelSpec, parallelism: Parallelism, gpu: GpuSpec, calibration: Calibration) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        parallelism: Parallelism,
+        gpu: GpuSpec,
+        calibration: Calibration,
+        overhead: OverheadFit = NO_OVERHEAD,
+    ) -> None:
+        self.overhead = overhead
         self.model = model
         self.parallelism = parallelism
         self.gpu = gpu
@@ -117,9 +125,9 @@ class LayerCost:
         )
 
     def _elementwise(self, layer: Layer) -> Seconds:
-        """Norms, rotations and sums of a layer; half of them in a layer that has one block only."""
-        whole = layer.attention is not None and layer.mlp is not None
-        return self.calibration.elementwise if whole else Seconds(self.calibration.elementwise / 2)
+        """Norms, rotations and sums of a layer (half of them in one that has one block only), and the routing of tokens."""
+        share = 1.0 if layer.attention is not None and layer.mlp is not None else 0.5
+        return Seconds(share * self.overhead.layer + isinstance(layer.mlp, MoeMlp) * self.overhead.moe_layer)
 
     def _prompt(self, layer: Layer, chunks: Chunks) -> Seconds:
         """Attention of a whole prompt."""

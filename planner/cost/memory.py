@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from planner.core.attention import cache_bytes
 from planner.core.attention import state_bytes as recurrent_bytes
 from planner.core.engine import BudgetRule, MemoryRules
 from planner.core.model import DenseMlp, LatentAttention, Layer, LinearAttention, Mixer, ModelSpec, kinds
 from planner.core.plan import EngineLimits, Parallelism
 from planner.core.quantization import WeightFormat
-from planner.cost.attention import KV_ELEMENT_BYTES
+from planner.cost.attention import KV_ELEMENT_BYTES, cache_bytes
 from planner.cost.formula import formula
 from planner.units import Bytes
 

@@ -183,7 +183,7 @@ class Placed:
         stages, passes = len(strategy.stages), strategy.chunks.count
         round_trip = times.hops_decode * stages / max(1, stages - 1)
         bottleneck = strategy.micro_batches * times.decode_max
-        decode = max(times.decode_sum + round_trip, bottleneck) + exchange[0] + fit.step_overhead
+        decode = max(times.decode_sum + round_trip, bottleneck) + exchange[0] + fit.overhead(traits.stack).step
         riding = times.riding_max + exchange[1]
         serial = times.prefill_sum + passes * times.hops_prefill + exchange[1]
         mean_max, mean_sum = times.prefill_max / passes, times.prefill_sum / passes
@@ -191,7 +191,7 @@ class Placed:
         prompt = pipeline.prompt_makespan(Seconds(serial), Seconds(ideal), traits.chunk_pipelining)
         tpot = serving.time_per_output_token(Seconds(decode), Seconds(riding), strategy.requests, workload.output_tokens)
         ttft = serving.time_to_first_token(
-            prompt, Seconds(times.prefill_max + exchange[1]), Seconds(decode), strategy.requests, fit.ttft[traits.stack]
+            prompt, Seconds(times.prefill_max + exchange[1]), Seconds(decode), strategy.requests, fit.first_token(traits.stack)
         )
         residence = Seconds(ttft + tpot * (workload.output_tokens - 1))
         wait = serving.saturation_wait(strategy.offered, strategy.requests, residence)
@@ -319,7 +319,7 @@ class Placed:
             "expert_exchange": exchange[0],
             "point_to_point": hops_decode,
             "shared_links": shared_decode,
-            "step_overhead": self.strategy.calibration.step_overhead,
+            "step_overhead": self.strategy.calibration.overhead(self.strategy.traits.stack).step,
         }
         prefill |= {
             "expert_exchange": exchange[1],
@@ -347,7 +347,7 @@ class Placed:
             reasons.append("pipelines are not validated against measurement")
         wider = 1 + wires * share + fit.pipeline * pipelined
         low, high = fit.tpot["moe" if self.strategy.model.experts else "dense"]
-        first_low, first_high = fit.ttft[traits.name]
+        first_low, first_high = fit.ttft.get(traits.stack) or fit.ttft["vllm"]
         ttft, tpot = max(one.ttft for one in metrics), max(one.tpot for one in metrics)
         rate = sum(one.throughput for one in metrics)
         return Uncertainty(

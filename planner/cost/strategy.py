@@ -172,7 +172,7 @@ def price_strategy(
     micro_batches = min(requests, parallelism.pipeline)
     batch = pipeline.micro_batch(requests, micro_batches)
     chunks = cut(workload.input_tokens, limits.max_batched_tokens)
-    cost = LayerCost(model, parallelism, gpu, calibration)
+    cost = LayerCost(model, parallelism, gpu, calibration, calibration.overhead(traits.stack))
     return Strategy(
         parallelism=parallelism,
         partition=partition,

@@ -15,6 +15,7 @@ from planner.cost.calibration import (
     KernelFit,
     NcclFactors,
     OperationFit,
+    OverheadFit,
     PointToPointFit,
     TtftFit,
     UncertaintyFit,
@@ -152,20 +153,6 @@ class PointToPointDocument(Document):
     efficiency_source: str
 
 
-class LayerDocument(Document):
-    """What is left of a layer beside its matrices and attention."""
-
-    elementwise: Time
-    source: str
-
-
-class StepDocument(Document):
-    """What a step costs beside its layers."""
-
-    overhead: Time
-    source: str
-
-
 class TtftDocument(Document):
     """Time to first token around the prefill, one engine."""
 
@@ -173,7 +160,6 @@ class TtftDocument(Document):
     prefill_factor: float = Field(gt=0)
     queue_share: float = Field(ge=0)
     decode_factor: float = Field(ge=0)
-    source: str
 
 
 class MoeDocument(Document):
@@ -183,23 +169,55 @@ class MoeDocument(Document):
     source: str
 
 
-class RatioDocument(Document):
-    """Measured over predicted: between which ratios nine of ten runs lay."""
-
-    low: float = Field(gt=0, le=1)
-    high: float = Field(ge=1)
-    source: str
-
-
 class UncertaintyDocument(Document):
-    """Error bars: of TPOT by kind of model, of TTFT by engine."""
+    """What widens error bars."""
 
-    tpot: dict[str, RatioDocument]
-    ttft: dict[str, RatioDocument]
     pipeline: float
     unmeasured_links: float
     modelled_links: float
     source: str
+
+
+class OverheadDocument(Document):
+    """What an engine adds to its kernels."""
+
+    layer: Time
+    moe_layer: Time
+    step: Time
+
+
+class EngineDocument(Document):
+    """What is fitted of one engine."""
+
+    runs: int
+    overhead: OverheadDocument
+    ttft: TtftDocument
+
+
+class BarDocument(Document):
+    """Measured over predicted: between which ratios nine of ten runs of most groups lay, their model left out of the fit."""
+
+    low: float = Field(gt=0, le=1)
+    high: float = Field(ge=1)
+    runs: int
+    groups: int
+
+
+class BarsDocument(Document):
+    """Error bars: of TPOT by kind of model, of TTFT by engine."""
+
+    tpot: dict[str, BarDocument]
+    ttft: dict[str, BarDocument]
+
+
+class EnginesDocument(Document):
+    """``engines.yaml``."""
+
+    schema_version: int
+    fitted: str
+    source: str
+    engines: dict[str, EngineDocument]
+    uncertainty: BarsDocument
 
 
 class ServingDocument(Document):
@@ -207,9 +225,6 @@ class ServingDocument(Document):
 
     schema_version: int
     point_to_point: PointToPointDocument
-    layer: LayerDocument
-    step: StepDocument
-    ttft: dict[str, TtftDocument]
     moe: MoeDocument
     uncertainty: UncertaintyDocument
 
@@ -225,6 +240,7 @@ def load_calibration() -> Calibration:
     kernels = _load(KernelsDocument, "kernels.yaml")
     collectives = _load(CollectivesDocument, "collectives.yaml")
     serving = _load(ServingDocument, "serving.yaml")
+    fitted = _load(EnginesDocument, "engines.yaml")
     return Calibration(
         gemm={name: _kernel(item) for name, item in kernels.gemm.items()},
         moe={name: _kernel(item) for name, item in kernels.moe.items()},
@@ -257,16 +273,18 @@ def load_calibration() -> Calibration:
             pcie_efficiency=serving.point_to_point.pcie_efficiency,
             network_efficiency=serving.point_to_point.network_efficiency,
         ),
-        elementwise=Seconds(serving.layer.elementwise),
-        step_overhead=Seconds(serving.step.overhead),
+        overheads={
+            name: OverheadFit(Seconds(one.overhead.layer), Seconds(one.overhead.moe_layer), Seconds(one.overhead.step))
+            for name, one in fitted.engines.items()
+        },
         ttft={
-            name: TtftFit(Seconds(item.base), item.prefill_factor, item.queue_share, item.decode_factor)
-            for name, item in serving.ttft.items()
+            name: TtftFit(Seconds(one.ttft.base), one.ttft.prefill_factor, one.ttft.queue_share, one.ttft.decode_factor)
+            for name, one in fitted.engines.items()
         },
         moe_imbalance_factor=serving.moe.imbalance_factor,
         uncertainty=UncertaintyFit(
-            tpot={name: (item.low, item.high) for name, item in serving.uncertainty.tpot.items()},
-            ttft={name: (item.low, item.high) for name, item in serving.uncertainty.ttft.items()},
+            tpot={name: (item.low, item.high) for name, item in fitted.uncertainty.tpot.items()},
+            ttft={name: (item.low, item.high) for name, item in fitted.uncertainty.ttft.items()},
             pipeline=serving.uncertainty.pipeline,
             unmeasured_links=serving.uncertainty.unmeasured_links,
             modelled_links=serving.uncertainty.modelled_links,

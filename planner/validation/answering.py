@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from planner.core.model import ModelSpec
@@ -48,6 +48,9 @@ FORMATS = {
 """Weight formats by how tables of measurements call them; none where the checkpoint's own is meant."""
 
 
+_CACHED_IN_8_BITS = frozenset({"fp8", "nvfp4"})
+
+
 @dataclass
 class Library:
     """Models and machines by name, or why there are none."""
@@ -73,7 +76,9 @@ class Library:
             # what a table calls fp8 may be the checkpoint's own blocks of it
             if wanted is None or own.checkpoint_format.name.startswith(wanted):
                 return own
-            return self.load_model(name, quant=wanted)
+            chosen = self.load_model(name, quant=wanted)
+            # such checkpoints come with scales for a cache in 8 bits, and engines use them
+            return replace(chosen, kv_element_bytes=1) if wanted in _CACHED_IN_8_BITS else chosen
         except BadInput as error:
             return f"model {name!r}: {error.problem}"
 
