@@ -2,7 +2,7 @@
 
     python scripts/fit_kernels.py DATA_FOLDER --date YYYY-MM-DD > planner/data/calibration/kernels.yaml
 
-DATA_FOLDER holds gemm.csv, attention.csv and moe.csv. Rows with a flag are left out. The fit is deterministic: a
+DATA_FOLDER holds gemm.csv, attention.csv, moe.csv and moe_a2a.csv. Rows with a flag are left out. The fit is deterministic: a
 coordinate search that minimises the mean absolute logarithm of predicted over measured. What is printed beside the constants is
 leave-one-system-out: fitted on all other machines, graded on the one left out; ``left_out_error`` averages over machines,
 ``low`` and ``high`` are measured over predicted, where nine of ten rows lie with every machine counted alike.
@@ -14,6 +14,7 @@ import argparse
 import csv
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from residuals import quantile
 
 from planner.core.hardware import GpuSpec
 from planner.core.quantization import FORMATS
+from planner.cost.exchanges import exchange_name, exchanged_bytes
 from planner.cost.gemm import smooth
 from planner.cost.moe import distinct_experts, expert_imbalance, routed_bytes
 from planner.documents.hardware import load_gpu
@@ -119,6 +121,19 @@ def moe_rows(folder: Path, quant: str, math_dtype: str, weight_bytes: float) -> 
         )
         rows.append((row["system"], float(row["time_us"]) * 1e-6, features))
     return rows
+
+
+def exchange_rows(folder: Path) -> dict[str, list[Row]]:
+    """Dispatches and combines by library, phase and dtype: the bytes that leave a rank over its NVLinks' line rate."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in read(folder / "moe_a2a.csv"):
+        gpu = load_gpu(row["gpu"])
+        if row["n_nodes"] != "1" or gpu.peer_links is None:
+            continue
+        size = exchanged_bytes(*(int(row[name]) for name in ("tokens_per_rank", "topk", "ep", "hidden")))
+        name = exchange_name(row["impl"], row["phase"], row["dtype"])
+        found[name].append((row["system"], float(row["time_us"]) * 1e-6, (size / gpu.peer_links.bandwidth,)))
+    return found
 
 
 def product(parameters: Sequence[float], features: Sequence[float]) -> float:
@@ -230,6 +245,13 @@ def main() -> None:
     ):
         rows = attention_rows(folder, phase)
         out(f"  {phase}: {entry(fit(*how, rows), names, rows, ratios_left_out(*how, rows))}\n")
+    out(
+        "# dispatch and combine of experts on one node: launch, and the share of the NVLinks' line rate that 16-bit tokens reach\n"
+    )
+    out("exchanges:\n")
+    sends = (line, [5e-5, 0.5], [1e-2, 20.0])
+    for name, rows in sorted(exchange_rows(folder).items()):
+        out(f"  {name}: {entry(fit(*sends, rows), ('launch', 'efficiency'), rows, ratios_left_out(*sends, rows))}\n")
 
 
 if __name__ == "__main__":

@@ -157,6 +157,7 @@ class Calibration:
     skew: float
     decode_attention: AttentionFit
     prefill_attention: AttentionFit
+    exchanges: Mapping[str, AttentionFit]
     anchors: tuple[Anchor, ...]
     nccl: Mapping[str, NcclFactors]
     operations: Mapping[str, Mapping[str, OperationFit]]

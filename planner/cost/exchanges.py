@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.cost.calibration import AttentionFit
 from planner.cost.formula import formula
-from planner.units import Bytes, BytesPerSecond, FlopPerSecond
+from planner.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds
 
 
 @formula(
@@ -110,3 +111,28 @@ def context_exchange(
         Bytes(heads * output_width * element_bytes * share),
         Bytes(heads * 4 * share),
     )
+
+
+@formula(source="DeepEP README: a token travels once to every rank that holds one of its experts", valid="uniform routing")
+def exchanged_bytes(tokens: int, per_token: int, expert_ranks: int, hidden_size: int) -> Bytes:
+    """Bytes in 16 bit that leave a rank when each of its ``tokens`` goes to its experts' ranks.
+
+    >>> round(exchanged_bytes(128, 8, 8, 7168) / 2**20, 2)
+    8.04
+    """
+    reached = expert_ranks * (1 - (1 - 1 / expert_ranks) ** per_token)
+    return Bytes(2 * tokens * hidden_size * reached * (expert_ranks - 1) / expert_ranks)
+
+
+def exchange_name(implementation: str, phase: str, dtype: str) -> str:
+    """What an exchange of a library is called in the calibration: ``vllm-0.24.0/deepep_ll`` is ``deepep_ll``.
+
+    >>> exchange_name("vllm-0.24.0/deepep_ll", "dispatch", "default")
+    'deepep_ll-dispatch-default'
+    """
+    return f"{implementation.rsplit('/', 1)[-1]}-{phase}-{dtype}"
+
+
+def exchange(size: Bytes, nvlink_bandwidth: BytesPerSecond, fit: AttentionFit) -> Seconds:
+    """A dispatch or combine of ``size`` bytes on one node."""
+    return Seconds(fit.launch + size / (nvlink_bandwidth * fit.efficiency))

@@ -62,6 +62,12 @@ class Straight(Document):
     high: float = Field(ge=1)
 
 
+class SendsDocument(Straight):
+    """One exchange of experts' tokens: an efficiency above 1 says that fewer bytes travel than 16-bit tokens would."""
+
+    efficiency: float = Field(gt=0)
+
+
 class KernelsDocument(Document):
     """``kernels.yaml``."""
 
@@ -72,6 +78,7 @@ class KernelsDocument(Document):
     gemm: dict[str, Roofline]
     moe: dict[str, Roofline]
     attention: dict[str, Straight]
+    exchanges: dict[str, SendsDocument] = {}
 
 
 class AnchorDocument(Document):
@@ -247,6 +254,7 @@ def load_calibration() -> Calibration:
         skew=kernels.skew,
         decode_attention=_straight(kernels.attention["decode"]),
         prefill_attention=_straight(kernels.attention["prefill"]),
+        exchanges={name: _straight(item) for name, item in kernels.exchanges.items()},
         anchors=tuple(_anchor(item) for item in collectives.all_reduce_anchors),
         nccl={
             name: NcclFactors((item.factors[0], item.factors[1], item.factors[2]), item.error)

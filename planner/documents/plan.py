@@ -329,7 +329,7 @@ def parse_plan(text: str, name: str, find_topology: Callable[[str], Topology]) -
         assumptions=tuple(document.assumptions),
         warnings=tuple(document.warnings),
     )
-    if document.ranks and [_rank(one) for one in document.ranks] != list(rank_map(topology, plan.placement)):
+    if document.ranks and list(map(_where, document.ranks)) != list(map(_where, rank_map(topology, plan.placement))):
         hint = "remove 'ranks' after changing the placement or the topology: it is worked out anew"
         raise BadInput("do not follow from the placement and the topology", path=f"{name}: $.ranks", hint=hint)
     return saved
@@ -408,18 +408,9 @@ def _check_placement(placement: list[list[list[int]]], degrees: Parallelism, top
                 used.add(gpu)
 
 
-def _rank(item: RankDocument) -> RankPlace:
-    return RankPlace(
-        item.node,
-        item.gpu,
-        item.host_index,
-        item.bus_id,
-        item.replica,
-        item.stage,
-        item.tensor_rank,
-        item.numa_node,
-        item.nic,
-    )
+def _where(item: RankDocument | RankPlace) -> tuple[object, ...]:
+    """What of a rank's place a plan decides; cards and NUMA nodes are what a release makes of the topology."""
+    return item.node, item.gpu, item.host_index, item.replica, item.stage, item.tensor_rank
 
 
 def _expected(item: ExpectedDocument) -> Expected:

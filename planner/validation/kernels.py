@@ -11,6 +11,7 @@ from planner.core.quantization import FORMATS
 from planner.cost import attention
 from planner.cost.accuracy import Figure
 from planner.cost.calibration import Calibration
+from planner.cost.exchanges import exchange, exchange_name, exchanged_bytes
 from planner.cost.gemm import gemm
 from planner.cost.moe import experts_time
 from planner.documents.tables import Table, TableRow
@@ -66,7 +67,7 @@ class KernelRows:
         if self.kind in {"gemm", "moe"} and quant not in _FORMATS:
             return f"weights in {quant!r} are not known"
         if self.kind == "moe_a2a":
-            return "dispatch and combine of experts are not predicted yet"
+            return self._exchange(row, gpu)
         ask = {"gemm": self._gemm, "attention": self._attention, "moe": self._moe}[self.kind]
         time, (low, high) = ask(row, gpu)
         micros = time * 1e6
@@ -96,6 +97,18 @@ class KernelRows:
         work = Flop(batch * attention.causal_attention_work(heads, size, length))
         moved = attention.query_bytes(heads * size, batch * length)
         return attention.prefill(work, moved, 1, gpu, fit), fit.interval
+
+    def _exchange(self, row: TableRow, gpu: GpuSpec) -> Mapping[str, Figure] | str:
+        name = exchange_name(row.word("impl"), row.word("phase"), row.word("dtype"))
+        fit = self._constants.exchanges.get(name)
+        if fit is None:
+            return f"exchange {name!r} is not known"
+        if gpu.peer_links is None or row.count("n_nodes", 1) > 1:
+            return "exchanges are predicted over NVLink, on one node"
+        size = exchanged_bytes(*(row.count(column) for column in ("tokens_per_rank", "topk", "ep", "hidden")))
+        micros = exchange(size, gpu.peer_links.bandwidth, fit) * 1e6
+        low, high = fit.interval
+        return {"time_us": Figure(micros, micros * low, micros * high, row.number("time_us"))}
 
     def _moe(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
         weights = FORMATS[_FORMATS[row.word("quant")]]
