@@ -80,6 +80,26 @@ QUESTIONS = (
     Question("qwen3-32b", "8x-a6000", (*_at(2, 3), *_at(1, 6))),
     Question("qwen2.5-7b", "8x-t4", (*_at(1, 3), *_at(2, 2, 2))),
     Question("qwen3-235b-a22b", "dgx-h200", _at(2, 4)),
+    # other families
+    Question("deepseek-v3", "dgx-h200", (*_at(8), *_at(8, expert=8), *_at(1, data=8, expert=8), *_at(4, data=2, expert=8))),
+    Question("deepseek-r1", "2x-dgx-h100", (*_at(8, 2), *_at(8, 2, 1, 8), *_at(8, data=2, expert=16), *_at(16, expert=16))),
+    Question("deepseek-v3.1-nvfp4", "dgx-b200"),
+    Question("kimi-k2", "2x8xH200-SXM5-141GB@8x400", (*_at(8, 2, 1, 8), *_at(8, data=2, expert=16))),
+    Question("gpt-oss-120b", "dgx-h100", (*_at(1, data=8), *_at(2), *_at(4, expert=4))),
+    Question("gpt-oss-20b", "1x-rtx-4090"),
+    Question("glm-4.5-air", "dgx-h100", (*_at(4, data=2, expert=8), *_at(8, expert=8), *_at(4, 2))),
+    Question("minimax-m2.5", "dgx-h200", _at(4, expert=4)),
+    Question("llama-4-scout", "dgx-h100"),
+    Question("gemma-3-27b", "4x-a6000-pairs", (*_at(2, 2), *_at(4))),
+    Question("gemma-2-9b", "2x-l4"),
+    Question("phi-4", "2x-rtx-4090"),
+    Question("falcon-40b", "4x-a100-pcie-bridged"),
+    Question("command-r-35b", "4x-a6000-pairs"),
+    Question("qwen2.5-vl-7b", "2x-l4"),
+    Question("qwen3-vl-30b-a3b", "4x-h100-sxm-mesh", _at(4, expert=4)),
+    Question("qwen3-32b-awq", "2x-rtx-3090-bridged"),
+    Question("llama-3.1-70b-fp8", "4x-h100-sxm-mesh"),
+    Question("qwen2-72b-gptq", "4x-rtx-6000-ada"),
     # several hosts
     Question("llama-3.1-405b", "2x-dgx-h100", (*_at(8, 2), *_at(16))),
     Question("llama-3.1-405b", "2x8xA100-SXM4-80GB@8x200"),
@@ -98,11 +118,15 @@ STORED: dict[str, dict[str, Any]] = {
     "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "zero_point": True},
     "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False, "sym": True},
 }
+"""What checkpoints say of their quantisation; the planner's catalogue holds only what the planner reads."""
 METHODS = {
     "awq": ["awq", "awq_marlin", "auto_awq"],
     "gptq": ["gptq", "gptq_marlin", "auto_gptq"],
-    "fp8": ["fp8"],
+    "fp8": ["fp8", "modelopt", "modelopt_fp8", "compressed-tensors"],
     "fp8-block": ["fp8"],
+    "nvfp4": ["modelopt_fp4"],
+    "mxfp4": ["mxfp4", "gpt_oss_mxfp4"],
+    "int8": ["compressed-tensors"],
 }
 """What engines call a weight format once they have chosen kernels."""
 
@@ -116,6 +140,8 @@ class Case:
     process: LaunchProcess
     gpu: dict[str, Any]
     layers: int
+    plan: Plan
+    topology: Topology
     expected: dict[str, Any]
     kinds: frozenset[str] = field(default=frozenset())
 
@@ -123,6 +149,7 @@ class Case:
 def cases(folder: Path, engine: str) -> Iterator[Case]:
     """All commands for one engine; configs of the models are written below ``folder``."""
     traits = find_engine(engine).traits
+    seen = set()
     for question in QUESTIONS:
         model = api.load_model(str(_stored(folder, question)), quant=question.online)
         topology = api.load_topology(question.topology)
@@ -130,7 +157,17 @@ def cases(folder: Path, engine: str) -> Iterator[Case]:
             for plan in answer.plans:
                 what = question.checkpoint or question.online or "as it is"
                 name = f"{question.model} ({what}) on {question.topology}: {plan.ranked.plan.parallelism}"
-                yield from _commands(name, plan.ranked.plan, plan.launch.processes, answer, traits)
+                if name not in seen:
+                    yield from _commands(name, plan.ranked.plan, plan.launch.processes, answer, traits, _dtype(question))
+                seen.add(name)
+
+
+def _dtype(question: Question) -> str:
+    """The 16-bit type that the checkpoint asks for."""
+    config = find_model(question.model).config
+    text = config.get("text_config", {})
+    said = (one.get(key) for one in (config, text) for key in ("dtype", "torch_dtype"))
+    return next((one for one in said if one), "bfloat16")
 
 
 def _answers(question: Question, model: ModelSpec, topology: Topology, engine: str) -> Iterator[Recommendation]:
@@ -144,8 +181,9 @@ def _answers(question: Question, model: ModelSpec, topology: Topology, engine: s
 def _stored(folder: Path, question: Question) -> Path:
     """A folder with the model's config, as a checkpoint in that format has it."""
     config = dict(find_model(question.model).config)
-    if question.checkpoint:
-        config["quantization_config"] = STORED[question.checkpoint]
+    stored = STORED.get(question.checkpoint) or config.get("quantization_config")
+    if stored:
+        config["quantization_config"] = STORED.get(stored.get("quant_method", ""), {}) | stored
     path = folder / f"{question.model}-{question.checkpoint or 'plain'}"
     path.mkdir(parents=True, exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))
@@ -153,7 +191,7 @@ def _stored(folder: Path, question: Question) -> Path:
 
 
 def _commands(
-    name: str, plan: Plan, processes: tuple[LaunchProcess, ...], answer: Recommendation, traits: EngineTraits
+    name: str, plan: Plan, processes: tuple[LaunchProcess, ...], answer: Recommendation, traits: EngineTraits, dtype: str
 ) -> Iterator[Case]:
     degrees = plan.parallelism
     model = answer.model
@@ -173,7 +211,10 @@ def _commands(
             "cache_dtype": "auto" if model.kv_element_bytes == 2 else ["fp8", "fp8_e4m3"],
             "batches_in_flight": traits.batches_in_flight(degrees.pipeline),
         }
-        expected |= _of_vllm(plan, model, engine, rank) if traits.name == "vllm" else _of_sglang(plan, model, engine, rank)
+        dtype = "float16" if model.dtype_override else dtype
+        expected |= (
+            _of_vllm(plan, engine, rank) | {"dtype": dtype} if traits.name == "vllm" else _of_sglang(plan, model, engine, rank)
+        )
         first = answer.topology.gpus[plan.placement[0][0][0]]
         spec = api.load_gpu(first.hardware or "")
         gpu = {
@@ -190,10 +231,12 @@ def _commands(
         if len(set(plan.layer_partition)) > 1:
             kinds.add("uneven")
         kinds.add(model.weight_format.name)
-        yield Case(f"{name} [{number}]", traits.name, process, gpu, len(model.layers), expected, frozenset(kinds))
+        yield Case(
+            f"{name} [{number}]", traits.name, process, gpu, len(model.layers), plan, answer.topology, expected, frozenset(kinds)
+        )
 
 
-def _of_vllm(plan: Plan, model: ModelSpec, engine: list[LaunchProcess], rank: int) -> dict[str, Any]:
+def _of_vllm(plan: Plan, engine: list[LaunchProcess], rank: int) -> dict[str, Any]:
     degrees = plan.parallelism
     shared = degrees.attention_data_parallel
     counts = [len(one.environment["CUDA_VISIBLE_DEVICES"].split(",")) for one in engine]
@@ -206,7 +249,6 @@ def _of_vllm(plan: Plan, model: ModelSpec, engine: list[LaunchProcess], rank: in
         "rank": 0 if by_replica else rank,
         "first_replica": sum(counts[:rank]) // degrees.gpus_per_replica if shared else 0,
         "headless": rank > 0,
-        "dtype": "float16" if model.dtype_override else "bfloat16",
         "all_to_all": "allgather_reducescatter",
     }
 

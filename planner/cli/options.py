@@ -52,7 +52,7 @@ TpotTarget = Annotated[
     typer.Option("--tpot-ms", min=0.001, max=MOST, help="Target for the mean time per output token, ms.", show_default=False),
 ]
 ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="What to rank by.")]
-EngineOption = Annotated[str, typer.Option("--engine", help="vllm or tensorrt-llm.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or tensorrt-llm.")]
 Quant = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

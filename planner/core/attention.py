@@ -81,10 +81,6 @@ class Attention:
         whole = self.weights(hidden_size)
         return whole.matrices + whole.vectors
 
-    def cached(self, tensor: int = 1) -> int:
-        """Numbers cached for a token on one rank: keys and values of its heads."""
-        return replicated_kv_heads(self.kv_heads, tensor) * (self.head_size + self.values)
-
 
 @dataclass(frozen=True, slots=True)
 class Indexer:
@@ -206,13 +202,6 @@ class LinearAttention:
 
 
 Mixer = Attention | LatentAttention | LinearAttention
-
-
-def cache_bytes(mixer: Mixer, tensor: int, element_bytes: float) -> float:
-    """What one token adds to the cache of one rank of one layer: a latent is whole on every rank, a recurrence adds nothing."""
-    if isinstance(mixer, Attention):
-        return mixer.cached(tensor) * element_bytes
-    return mixer.cached * element_bytes + mixer.index_bytes if isinstance(mixer, LatentAttention) else 0.0
 
 
 def state_bytes(mixer: Mixer | None, tensor: int) -> float:

@@ -106,6 +106,17 @@ class ModelSpec:
         """Routed experts of the layer that has most of them; 0 for a dense model."""
         return max((layer.mlp.experts for layer, _ in kinds(self.layers) if isinstance(layer.mlp, MoeMlp)), default=0)
 
+    @property
+    def storage(self) -> str:
+        """The name of the weight format, then parts that some layers store otherwise: ``mxfp4, attention bf16``."""
+        others: dict[str, list[str]] = {}
+        for layer, _ in kinds(self.layers):
+            for part, weights in layer.formats:
+                parts = others.setdefault(weights.name, [])
+                parts += [part] if part not in parts else []
+        words = [f"{' and '.join(parts)} {name}".replace("_", " ") for name, parts in others.items()]
+        return ", ".join([self.weight_format.name, *words])
+
     def stored_as(self, weights: WeightFormat) -> ModelSpec:
         """The same model with its matrices in another format; which parts stay 16-bit is the checkpoint's own affair, so a
         checkpoint of another format starts anew: 4-bit ones of models with latent attention leave the attention alone.

@@ -52,14 +52,50 @@ class Grade:
     inside: float
 
 
+@dataclass(frozen=True, slots=True)
+class TargetRegret:
+    """The mean share that is lost by choosing what is believed to meet a target for TPOT: over so many ``groups`` in which
+    something meets it, in ``lost`` of which the choice does not, or there is none.
+    """
+
+    tpot_ms: float
+    groups: int
+    regret: float | None
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Layouts of so many ``groups``: the mean share of the best measured rate that is lost by choosing the best predicted one, and
+    the share of the ``pairs`` that predictions put in the measured order. ``None`` where there are none.
+    """
+
+    groups: int
+    pairs: int
+    regret: float | None
+    agreement: float | None
+    targets: tuple[TargetRegret, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Layouts compared that take equally many GPUs, and all layouts by what they serve for each GPU."""
+
+    same_gpus: Comparison
+    per_gpu: Comparison
+
+
 @dataclass(frozen=True)
 class Graded:
-    """A group of rows (its value of every column asked for), how many were answered, and the grade of every figure."""
+    """A group of rows (its value of every column asked for), how many were answered, and the grade of every figure; ``ranking``
+    where rows differ in their layout alone.
+    """
 
     of: Mapping[str, str]
     rows: int
     answered: int
     grades: Mapping[str, Grade]
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True)

@@ -134,12 +134,20 @@ def query_bytes(width: float, tokens: float) -> Bytes:
     return Bytes(4 * width * tokens)
 
 
+@formula(
+    source="causal FLOP beside the bytes of queries and outputs; fitted on kernel tables (data/calibration/kernels.yaml)",
+    name="prompt_attention",
+)
 def prefill(work: Flop, moved: Bytes, chunks: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
     """Attention of a prompt of ``work`` FLOP in ``chunks`` calls, whose queries and outputs take ``moved`` bytes."""
     memory = chunks * fit.launch + fit.traffic * moved / gpu.memory_bandwidth
     return Seconds(smooth(memory, work / (gpu.half_precision * fit.efficiency), fit.sharpness))
 
 
+@formula(
+    source="bytes of the cache at a fitted share of the memory's rate, plus a launch (data/calibration/kernels.yaml)",
+    name="decode_attention",
+)
 def decode(
     mixer: Mixer,
     tensor: int,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,14 +24,22 @@ class Formula:
 REGISTRY: dict[str, Formula] = {}
 
 
-def formula(*, source: str, valid: str = "everywhere") -> Callable[[Function], Function]:
-    """Record a function as a formula with its ``source`` and the range it is ``valid`` for."""
+def formula(*, source: str, valid: str = "everywhere", name: str = "") -> Callable[[Function], Function]:
+    """Record a function as a formula with its ``source`` and the range it is ``valid`` for; by its own ``name`` if none is given."""
 
     def record(function: Function) -> Function:
-        name = function.__name__
-        if name in REGISTRY and REGISTRY[name].function.__module__ != function.__module__:
-            raise ValueError(f"two formulas are called {name}")
-        REGISTRY[name] = Formula(name, source, valid, function)
+        called = name or function.__name__
+        if called in REGISTRY and REGISTRY[called].function.__module__ != function.__module__:
+            raise ValueError(f"two formulas are called {called}")
+        REGISTRY[called] = Formula(called, source, valid, function)
         return function
 
     return record
+
+
+def every_formula() -> list[Formula]:
+    """The whole registry, by module and then by name: all modules of this package are imported for it."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+    return sorted(REGISTRY.values(), key=lambda one: (one.function.__module__, one.name))

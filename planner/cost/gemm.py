@@ -65,6 +65,7 @@ def gemm_bytes(m: float, n: float, k: float, weight_bytes: float) -> Bytes:
     return Bytes(weight_bytes * n * k + ACTIVATION_BYTES * m * (n + k))
 
 
+@formula(source="roofline of its bytes and FLOP; launch and efficiencies fitted by weight format (data/calibration/kernels.yaml)")
 def gemm(m: float, n: float, k: float, weights: WeightFormat, gpu: GpuSpec, fit: KernelFit) -> Seconds:
     """Time of an (m, k) by (k, n) product on ``gpu``; zero if there is nothing to do."""
     if m <= 0 or n <= 0 or k <= 0:

@@ -51,6 +51,10 @@ def routed_bytes(tokens: float, per_token: int, expert_ranks: int, hidden_size: 
     return Bytes(4 * tokens * per_token / expert_ranks * hidden_size)
 
 
+@formula(
+    source="roofline of the experts that a batch visits and of its tokens; fitted by weight format (data/calibration/kernels.yaml)",
+    valid="uniform routing, less the skew of the fit",
+)
 def experts_time(
     mlp: MoeMlp,
     hidden_size: int,

@@ -14,7 +14,7 @@ from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Plan, Replica
 from planner.core.topology import Topology
 from planner.engines.flags import Command
-from planner.engines.placement import Part, is_even, parts, ranks_of, several_parts
+from planner.engines.placement import is_even, parts, ranks_of, several_parts
 from planner.engines.sglang_flags import PARTITION, SGLANG
 from planner.engines.wires import PCIE_PAIR, Wires, environment_of
 from planner.units import Bytes
@@ -100,7 +100,7 @@ TRAITS = EngineTraits(
     default_limits=_default_limits,
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
-    sources=("SGLang 0.5.23",),
+    sources=(SGLANG.read_from,),
 )
 
 
@@ -141,8 +141,6 @@ def _engine(
     """The processes of one engine over ``replicas``, which share their experts or are alike on one host."""
     nodes = parts(topology, [gpu for replica in replicas for gpu in ranks_of(replica)])
     hosts = {node.host for node in nodes}
-    if len(hosts) == 1 and plan.parallelism.data > 1:
-        nodes = [Part(nodes[0].host, tuple(gpu for node in nodes for gpu in node.gpus))]
     processes, notes = [], []
     for rank, node in enumerate(nodes):
         command = _command(plan, model, wires, replicas)

@@ -92,7 +92,7 @@ TRAITS = EngineTraits(
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
     cache_groups=True,
-    sources=("vLLM 0.33.0",),
+    sources=(VLLM.read_from,),
 )
 
 
@@ -122,7 +122,10 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, groups: Iterable[Group]
 def _numa(command: Command, wires: Wires, gpus: Sequence[int]) -> None:
     nodes = wires.numa_nodes(gpus)
     if nodes is not None:
-        command.state("numa", why="workers next to their GPUs; needs numactl where vLLM runs, without it leave both flags out")
+        command.state(
+            "numa",
+            why="workers next to their GPUs; needs numactl where vLLM runs (in a container SYS_NICE too), without it leave both flags out",
+        )
         command.state("numa-nodes", *nodes)
 
 
