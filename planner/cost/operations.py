@@ -78,7 +78,7 @@ class Operations:
         self.wires = wires
         self.calibration = calibration
         self.implementation = implementation
-        self._here = MeasuredHere(wires.topology)
+        self._here = MeasuredHere(wires)
         self._all_reduces = Collectives(calibration, implementation, self._here)
         self._busy: dict[tuple[Operation, tuple[int, ...]], tuple[DirectedLink, float]] = {}
         self._curves: dict[tuple[Operation, tuple[int, ...]], tuple[tuple[Bytes, Seconds], ...]] = {}

@@ -60,7 +60,7 @@ class Pricer:
     @cached_property
     def collectives(self) -> Collectives:
         """The engine's collectives."""
-        return Collectives(self.calibration, self.traits, MeasuredHere(self.topology))
+        return Collectives(self.calibration, self.traits, MeasuredHere(self.wires))
 
     @cached_property
     def traffic(self) -> Traffic:

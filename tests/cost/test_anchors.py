@@ -124,7 +124,7 @@ def test_what_was_measured_on_this_machine_goes_before_everything() -> None:
         assert (told.taken.basis, told.taken.confidence) == ("here", "high")
         assert "gathered.txt" in told.taken.source
         assert told.low < told.taken.time < told.high
-    for operation, gpus in (("all_gather", [0, 1]), ("reduce_scatter", [0, 2])):
+    for operation, gpus in (("all_gather", [0, 4]), ("reduce_scatter", [0, 2])):
         assert ask.predict(operation, gpus, size) == before.predict(operation, gpus, size)  # type: ignore[arg-type]
 
 
@@ -136,3 +136,16 @@ def test_a_measured_all_reduce_serves_the_engines_that_call_nccl() -> None:
     for name in ("nccl", "vllm", "sglang", "tensorrt-llm"):
         (one,) = find_implementations(name)
         assert Operations(measured, load_calibration(), one).predict("all_reduce", range(4), Bytes(MIB)).taken.time == 7e-3
+
+
+def test_a_measurement_stands_for_gpus_of_the_machine_that_are_joined_alike() -> None:
+    plain = wires("8xL40S")
+    curve = MeasuredCurve(
+        "all_reduce", tuple(gpu.id for gpu in plain.topology.gpus[:4]), "nccl", ((Bytes(MIB), Seconds(7e-3)),), "first four"
+    )
+    measured = Interconnect(replace(plain.topology, measurements=(curve,)), plain.specs)
+    (nccl,) = find_implementations("nccl")
+    ask, before = (Operations(one, load_calibration(), nccl) for one in (measured, plain))
+    assert ask.predict("all_reduce", [4, 5, 6, 7], Bytes(MIB)).taken.time == 7e-3
+    across = [0, 1, 4, 5]  # over both sockets: something else
+    assert ask.predict("all_reduce", across, Bytes(MIB)) == before.predict("all_reduce", across, Bytes(MIB))

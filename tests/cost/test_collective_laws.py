@@ -9,7 +9,6 @@ from itertools import combinations
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_machines import MODELS, checked, clusters, hosts, machines, renumbered, with_rates
 
 from planner import api
 from planner.core.hardware import GpuSpec
@@ -22,6 +21,7 @@ from planner.cost.rings import Rings, pack_rings
 from planner.documents.calibration import load_calibration
 from planner.engines.implementations import implementations
 from planner.units import Bytes, BytesPerSecond
+from random_machines import MODELS, checked, clusters, hosts, machines, renumbered, with_rates
 
 IMPLEMENTATIONS = tuple(implementations())
 ALMOST = 1 + 1e-7

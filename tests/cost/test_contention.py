@@ -10,7 +10,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_machines import clusters, hosts, link, renumbered
 
 from planner import api
 from planner.core.plan import EngineLimits, Infeasible, Parallelism, Placement
@@ -24,6 +23,7 @@ from planner.documents.hardware import load_link_rates
 from planner.engines import engines
 from planner.graph.equip import equip
 from planner.units import Bytes, BytesPerSecond
+from random_machines import clusters, hosts, link, renumbered
 
 GPU = "A100-PCIe-80GB"
 LIMITS = EngineLimits(64, 2048, 0.9)

@@ -20,7 +20,16 @@ for module in pkgutil.iter_modules(planner.cost.__path__):
     importlib.import_module(f"planner.cost.{module.name}")
 
 # formulas whose examples need a graph or a model: they are tested with one in test_worked_examples.py
-NEEDS_A_MODEL = {"attention_weights", "mlp_weights", "cuda_graphs", "kv_bytes"}
+NEEDS_A_MODEL = {
+    "attention_weights",
+    "mlp_weights",
+    "cuda_graphs",
+    "kv_bytes",
+    "gemm",
+    "experts_time",
+    "decode_attention",
+    "prompt_attention",
+}
 
 UNITS: Any = pint.UnitRegistry()
 SIZE, RATE, TIME, WORK = 3.0e6 * UNITS.byte, 2.0e10 * UNITS.byte / UNITS.second, 2.0e-6 * UNITS.second, 5.0e9 * UNITS.count

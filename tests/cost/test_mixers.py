@@ -55,7 +55,7 @@ def test_a_recurrence_costs_the_same_at_any_length() -> None:
 
 
 def test_prompts_of_a_latent_have_heads_of_their_own() -> None:
-    assert attention.prompt_work(LATENT, 8, 1000) == 2 * 16 * (192 + 128) * 1000 * 500
+    assert float(attention.prompt_work(LATENT, 8, 1000)) == 2 * 16 * (192 + 128) * 1000 * 500
 
 
 @pytest.mark.parametrize("name", ["deepseek-r1", "qwen3.5-27b", "gpt-oss-20b", "nemotron-h-56b", "glm-5-fp8", "gemma-4-26b-a4b"])

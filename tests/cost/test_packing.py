@@ -8,7 +8,6 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from random_machines import checked, hosts
 
 from planner.core.topology import Topology
 from planner.cost.cycles import Cycles
@@ -16,6 +15,7 @@ from planner.cost.packing import fractional_packing
 from planner.cost.rings import pack_shape
 from planner.cost.shapes import Shapes
 from planner.graph.paths import DirectedLink, Paths
+from random_machines import checked, hosts
 
 Hops = dict[tuple[int, int], Counter[DirectedLink]]
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from random_machines import link
 
 from planner import api
 from planner.core.topology import Device, DeviceKind, Host, LinkKind, Origin, Stated, Topology
@@ -15,6 +14,7 @@ from planner.documents.hardware import load_link_rates
 from planner.documents.topology import dump_topology, parse_topology
 from planner.graph.equip import equip
 from planner.graph.paths import Paths
+from random_machines import link
 
 GPU = "A100-PCIe-80GB"
 

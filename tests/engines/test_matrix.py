@@ -68,7 +68,7 @@ def test_the_visible_devices_of_all_processes_are_the_placement_in_rank_order(en
 def priced_with_a_kernel(case: Case) -> bool:
     """Whether the cost model let the engine's own all-reduce run in any group of the plan."""
     wires = Interconnect(case.topology, {name: api.load_gpu(name) for name in case.topology.hardware})
-    collectives = Collectives(load_calibration(), find_engine(case.engine).traits, MeasuredHere(case.topology))
+    collectives = Collectives(load_calibration(), find_engine(case.engine).traits, MeasuredHere(wires))
     groups = [wires.group(group) for replica in case.plan.placement for group in replica]
     return any(collectives._takes(group) and group.ranks in KERNELS for group in groups)
 

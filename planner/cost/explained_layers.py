@@ -1,0 +1,213 @@
+"""The kernels of a pipeline stage one by one, from the same functions that price it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from planner.core.explanation import Constants, Quantity, Step, added
+from planner.core.hardware import GpuSpec
+from planner.core.model import Layer, MoeMlp, kinds
+from planner.core.quantization import BF16, WeightFormat
+from planner.cost.calibration import AttentionFit
+from planner.cost.explained_constants import (
+    ENGINES,
+    data_sheet,
+    entry,
+    experts_constants,
+    gemm_constants,
+    kernel_bar,
+    key_of,
+    quantities,
+)
+from planner.cost.layer import Chunks, LayerCost
+from planner.cost.strategy import Strategy
+from planner.units import Seconds
+
+Shape = tuple[float, float, float, str]
+
+
+class ExplainedLayers(LayerCost):
+    """Prices layers as its base does, and says of which kernels the prices are made."""
+
+    def __init__(self, strategy: Strategy, gpu: GpuSpec) -> None:
+        calibration, stack = strategy.calibration, strategy.traits.stack
+        super().__init__(strategy.model, strategy.parallelism, gpu, calibration, calibration.overhead(stack))
+        self._context = strategy.workload.mean_context
+        self._products: list[tuple[Shape, Seconds, WeightFormat]] = []
+
+    def _product(self, tokens: float, outputs: float, inputs: float, weights: WeightFormat) -> Seconds:
+        time = super()._product(tokens, outputs, inputs, weights)
+        if time > 0:
+            self._products.append(((tokens, inputs, outputs, weights.name), time, weights))
+        return time
+
+    def decode_parts(self, layers: Sequence[Layer], batch: int) -> dict[str, Step]:
+        """A decode step of ``batch`` sequences, by part."""
+        return {
+            "linear": added("linear", self._linear(layers, ((batch, 1),))),
+            "attention": added("attention", self._attention(layers, lambda layer: self._decode_attention(layer, batch))),
+            "experts": added("experts", self._experts(layers, ((batch, 1),))),
+            "elementwise": added("elementwise", self._small(layers, 1)),
+        }
+
+    def prefill_parts(self, layers: Sequence[Layer], chunks: Chunks) -> dict[str, Step]:
+        """A whole prompt, by part."""
+        return {
+            "linear": added("linear", self._linear(layers, chunks.parts)),
+            "attention": added("attention", self._attention(layers, lambda layer: self._prompt_attention(layer, chunks))),
+            "experts": added("experts", self._experts(layers, chunks.parts)),
+            "elementwise": added("elementwise", self._small(layers, chunks.count)),
+        }
+
+    def riding_parts(self, layers: Sequence[Layer], chunks: Chunks, batch: int) -> tuple[Step, ...]:
+        """What a prompt adds to the decode steps of ``batch`` sequences that it shares, by part."""
+        both = [(batch + size, times) for size, times in chunks.parts]
+        alone = [(batch, -times) for _, times in chunks.parts]
+        return (
+            added("linear, beside decoding", (*self._linear(layers, both), *self._linear(layers, alone))),
+            added("attention", self._attention(layers, lambda layer: self._prompt_attention(layer, chunks))),
+            added("experts, beside decoding", (*self._experts(layers, both), *self._experts(layers, alone))),
+        )
+
+    def _linear(self, layers: Sequence[Layer], passes: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
+        """The matrix products of ``passes`` of (tokens, how often), those of one shape together."""
+        found: dict[Shape, tuple[int, Seconds, WeightFormat]] = {}
+        for tokens, times in passes:
+            for layer, count in kinds(layers):
+                self._products.clear()
+                self.linear(layer, tokens)
+                for shape, time, weights in self._products:
+                    before = found.get(shape, (0, time, weights))[0]
+                    found[shape] = before + times * count, time, weights
+        return tuple(self.product(shape, count, time, weights) for shape, (count, time, weights) in found.items())
+
+    def product(self, shape: Shape, count: float, time: Seconds, weights: WeightFormat) -> Step:
+        """A matrix product, ``count`` times."""
+        tokens, inputs, outputs, name = shape
+        fit = self.calibration.gemm_fit(weights.kernels)
+        value = count * time
+        return Step(
+            f"product {tokens:g} x {inputs:g} x {outputs:g} in {name}",
+            value,
+            "s",
+            "formula",
+            count,
+            "gemm",
+            (
+                Quantity("m", tokens),
+                Quantity("k", inputs),
+                Quantity("n", outputs),
+                Quantity("weight size", weights.bytes_per_weight, "B"),
+            ),
+            (gemm_constants(self.calibration, fit), data_sheet(self.gpu, weights.math)),
+            bar=kernel_bar(value, fit),
+        )
+
+    def _attention(self, layers: Sequence[Layer], priced: Callable[[Layer], tuple[Seconds, Step]]) -> tuple[Step, ...]:
+        """Attention of every kind of it."""
+        counts: dict[object, tuple[int, Layer]] = {}
+        for layer, count in kinds(layers):
+            if layer.attention is not None:
+                before = counts.get(layer.attention, (0, layer))[0]
+                counts[layer.attention] = before + count, layer
+        steps = []
+        for count, layer in counts.values():
+            time, one = priced(layer)
+            steps.append(_times(one, count, time))
+        return tuple(steps)
+
+    def _decode_attention(self, layer: Layer, batch: int) -> tuple[Seconds, Step]:
+        mixer, fit = layer.attention, self.calibration.decode_attention
+        time = self.decode(layer, batch, self._context)["attention"]
+        asked = (
+            Quantity("sequences", batch),
+            Quantity("context", self._context, "tokens"),
+            Quantity("cache element", self.model.kv_element_bytes, "B"),
+            Quantity("tensor degree", self.parallelism.tensor),
+            *quantities(mixer),
+        )
+        sheet = data_sheet(self.gpu, "bf16")
+        constants = (entry("attention.decode", "data/calibration/kernels.yaml", fit), sheet)
+        return time, self._attention_step(type(mixer).__name__, "decode_attention", asked, constants, fit)
+
+    def _prompt_attention(self, layer: Layer, chunks: Chunks) -> tuple[Seconds, Step]:
+        mixer, fit = layer.attention, self.calibration.prefill_attention
+        asked = (
+            Quantity("tokens", chunks.size * chunks.whole + chunks.rest),
+            Quantity("chunks", chunks.count),
+            Quantity("tensor degree", self.parallelism.tensor),
+            *quantities(mixer),
+        )
+        constants = (entry("attention.prefill", "data/calibration/kernels.yaml", fit), data_sheet(self.gpu, "bf16"))
+        return self._prompt(layer, chunks), self._attention_step(type(mixer).__name__, "prompt_attention", asked, constants, fit)
+
+    def _attention_step(
+        self, kind: str, formula: str, asked: tuple[Quantity, ...], constants: tuple[Constants, ...], fit: AttentionFit
+    ) -> Step:
+        return Step(kind, 1.0, "s", "formula", 1.0, formula, asked, constants, bar=kernel_bar(1.0, fit))
+
+    def _experts(self, layers: Sequence[Layer], passes: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
+        """The routed experts of ``passes`` of (tokens, how often)."""
+        steps = []
+        for tokens, times in passes:
+            for layer, count in kinds(layers):
+                if isinstance(layer.mlp, MoeMlp):
+                    steps.append(self._experts_step(layer, layer.mlp, tokens, times * count))
+        return tuple(steps)
+
+    def _experts_step(self, layer: Layer, mlp: MoeMlp, tokens: int, times: int) -> Step:
+        weights = layer.format_of("experts", self.model.weight_format)
+        fit, degrees = self.calibration.moe_fit(weights.kernels), self.parallelism
+        time = self.experts(layer, tokens)
+        replicas = degrees.data if degrees.attention_data_parallel else 1
+        asked = (
+            Quantity("tokens", tokens * replicas),
+            Quantity("hidden size", mlp.width(self.model.hidden_size)),
+            Quantity("expert ranks", degrees.expert),
+            Quantity("tensor degree", degrees.tensor),
+            *quantities(mlp),
+            Quantity("weight size", weights.bytes_per_weight, "B"),
+        )
+        constants = (experts_constants(self.calibration, fit), data_sheet(self.gpu, weights.math))
+        one = Step(
+            f"experts of {tokens:g} tokens in {weights.name}",
+            1.0,
+            "s",
+            "formula",
+            1.0,
+            "experts_time",
+            asked,
+            constants,
+            bar=kernel_bar(1.0, fit),
+        )
+        return _times(one, times, time)
+
+    def _small(self, layers: Sequence[Layer], passes: int) -> tuple[Step, ...]:
+        """What the engine adds to every layer."""
+        overheads = self.calibration.overheads
+        constants = entry(f"engines.{key_of(overheads, self.overhead)}.overhead", ENGINES, self.overhead)
+        steps = []
+        for routed in (False, True):
+            of = [(layer, count) for layer, count in kinds(layers) if isinstance(layer.mlp, MoeMlp) is routed]
+            value = sum(passes * count * self._elementwise(layer) for layer, count in of)
+            if value > 0:
+                name = "layers with experts" if routed else "layers without experts"
+                times = passes * sum(count for _, count in of)
+                steps.append(Step(name, value, "s", "given", times, constants=(constants,)))
+        return tuple(steps)
+
+    def head_step(self, batch: int, time: Seconds) -> Step:
+        """The language-model head, which takes ``time``."""
+        vocabulary = self.model.vocabulary_size / self.parallelism.tensor
+        return self.product((batch, self.model.hidden_size, vocabulary, "bf16"), 1, time, BF16)
+
+
+def _times(one: Step, count: int, time: Seconds) -> Step:
+    """A step of unit length made ``count`` of ``time`` each."""
+    from dataclasses import replace
+
+    from planner.core.explanation import Bar
+
+    value = count * time
+    bar = Bar(one.bar.low * value, one.bar.high * value, one.bar.basis) if one.bar else None
+    return replace(one, value=value, times=float(count), bar=bar)
