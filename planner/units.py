@@ -113,3 +113,13 @@ def write_quantity(value: float, dimension: Literal["size", "bandwidth"]) -> str
         if "e" not in text and float(text) >= 1 and float(text) * factors[prefix] == value:
             return f"{text} {prefix}B{suffix}"
     return f"{value!r} B{suffix}"
+
+
+def write_time(value: Seconds) -> str:
+    """``value`` with a unit, exactly: reading it back gives the same number.
+
+    >>> write_time(Seconds(0.0182)), write_time(Seconds(3.27012))
+    ('18.2 ms', '3270.12 ms')
+    """
+    text = f"{value * 1e3:.12g} ms"
+    return text if parse_time(text) == value else f"{value!r} s"

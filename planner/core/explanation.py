@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from planner.core.estimate import Estimate
+from planner.core.plan import Plan
 
 How = Literal["formula", "given", "sum", "max", "reference"]
 """How a step comes to its value: by its formula; as it stands in the constants; as its children together, or the largest of them;
@@ -84,9 +87,44 @@ def added(name: str, children: tuple[Step, ...], *, times: float = 1.0, formula:
     return Step(name, value, unit, "sum", times, formula, children=children)
 
 
+def repeated(one: Step, times: int) -> Step:
+    """A step that happens once made one that happens ``times`` times (fewer than none: what is saved)."""
+    bar = one.bar
+    if bar is not None:
+        low, high = sorted((times * bar.low, times * bar.high))
+        bar = Bar(low, high, bar.basis)
+    return replace(one, value=times * one.value, times=float(times), bar=bar)
+
+
+def numbered(kind: str, steps: Sequence[Step], *, together: bool) -> tuple[Step, ...]:
+    """Steps of stages, by their numbers; those in a row that are alike as one, which counts for all of them if ``together``."""
+    runs: list[tuple[int, int, Step]] = []
+    for number, one in enumerate(steps, 1):
+        if runs and alike(runs[-1][2], one):
+            runs[-1] = runs[-1][0], number, one
+        else:
+            runs.append((number, number, one))
+    out = []
+    for first, last, one in runs:
+        name = f"{kind} {first}" if first == last else f"{kind}s {first} to {last}, each alike"
+        count = last - first + 1
+        named = replace(one, name=name)
+        out.append(replace(named, value=count * one.value, times=one.times * count) if together and count > 1 else named)
+    return tuple(out)
+
+
 def alike(one: Step, other: Step) -> bool:
     """Whether two steps differ in nothing but the GPUs they are of."""
     return (
         (one.name, one.value, one.times, one.formula, len(one.children))
         == (other.name, other.value, other.times, other.formula, len(other.children))
     ) and all(alike(a, b) for a, b in zip(one.children, other.children, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A plan, what it costs, and how that came about: TPOT, TTFT, throughput, memory."""
+
+    plan: Plan
+    estimate: Estimate
+    roots: tuple[Step, ...]

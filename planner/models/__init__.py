@@ -20,6 +20,8 @@ from planner.models.family import Family
 from planner.models.generic import GENERIC, is_standard
 from planner.models.quantization import FIELD
 
+HALF_PRECISION = 2
+
 
 @cache
 def families() -> dict[str, Family]:
@@ -78,6 +80,8 @@ def read_config(
         text.notes.append(
             f"{drafted} ({model.prediction_parameters / 1e9:.1f}B parameters) not counted: engines load them to speculate"
         )
+    if model.kv_element_bytes < HALF_PRECISION:
+        text.notes.append(f"the checkpoint asks for a KV cache of {8 * model.kv_element_bytes:g} bits a number: planned with it")
     return replace(model, notes=tuple(dict.fromkeys(text.notes)))
 
 
@@ -105,11 +109,11 @@ def _unsupported(config: Mapping[str, Any], architecture: str, source: str) -> B
     experts = any(config.get(field) or inner.get(field) for field in _EXPERTS)
     known = families()
     alike = [name for name in known if ("Moe" in name or "Mixtral" in name) == experts]
-    near = next(iter([*nearest(architecture, alike), *alike]))
+    near = next(iter([*nearest(architecture, known), *alike]))
     return BadInput(
         f"the architecture {architecture!r} is not supported; missing: {', '.join(missing) or 'the fields of an ordinary decoder'}",
         path=f"{source}: $.architectures[0]",
-        hint=f"the nearest supported: {near} ({known[near].name}); all supported: {', '.join(sorted(known))}",
+        hint=f"the nearest supported: {near} ({known[near].name}); families: {', '.join(sorted({one.name for one in known.values()}))}",
     )
 
 
@@ -121,6 +125,6 @@ _NOT_READ = (
     (("cross_attention_layers",), "cross-attention layers"),
     (("is_encoder_decoder",), "an encoder and a decoder"),
     (("hidden_size_per_layer_input",), "embeddings of each layer's own"),
-    (("o_lora_rank", "compress_ratios"), "compressed attention"),
+    (("o_lora_rank", "compress_ratios", "q_lora_rank"), "compressed attention of this arrangement"),
 )
 """Fields by which an architecture shows what this release does not model."""

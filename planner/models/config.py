@@ -9,7 +9,8 @@ from planner.errors import BadInput
 
 MAX_NUMBER = 10**9
 MAX_LAYERS = 10**4
-_WRAPPED = ("text_config", "llm_config", "language_config", "thinker_config")
+_THINKER = "thinker_config"
+_WRAPPED = ("text_config", "llm_config", "language_config", _THINKER)
 _ENCODERS = ("vision_config", "audio_config", "vit_config")
 _INHERITED = frozenset({"torch_dtype", "dtype", "tie_word_embeddings", "quantization_config", "auto_map"})
 
@@ -29,13 +30,14 @@ class Config:
         places: Mapping[str, str] | None = None,
         prefix: str = "",
         outer: Config | None = None,
+        notes: list[str] | None = None,
     ) -> None:
         self._data = data
         self._source = source
         self._places = places or {}
         self._prefix = prefix
         self._outer = outer
-        self.notes: list[str] = outer.notes if outer else []
+        self.notes: list[str] = [] if notes is None else notes
 
     def get(self, field: str) -> Any:
         """The value as it stands there, ``None`` where it is absent or null."""
@@ -61,15 +63,17 @@ class Config:
         """The config of the language model: an object within where the model has encoders, else this."""
         for field in _WRAPPED:
             if isinstance(self._data.get(field), Mapping):
-                inner = Config(self._data[field], self._source, prefix=f"{self._prefix}{field}.", outer=self)
-                return inner.text()
+                prefix = f"{self._prefix}{field}."
+                if field == _THINKER:
+                    self.notes.append("the part that reads and writes text is planned, not the one that speaks")
+                return Config(self._data[field], self._source, prefix=prefix, outer=self, notes=self.notes).text()
         return self
 
     def encoders(self) -> list[Config]:
         """The configs of encoders of pictures and sound, of this config and those around it."""
         around = self._outer.encoders() if self._outer else []
         found = [field for field in _ENCODERS if self._data.get(field)]
-        return [*around, *(Config(self.mapping(one), self._source, prefix=f"{self._prefix}{one}.") for one in found)]
+        return [*around, *(self._within(self.mapping(one), one) for one in found)]
 
     def count(self, field: str, default: int | None = None, most: int = MAX_NUMBER) -> int:
         """A positive whole number, no larger than ``most``."""
@@ -145,7 +149,7 @@ class Config:
         return self._within(self.mapping(field), field)
 
     def _within(self, data: Mapping[str, Any], place: str) -> Config:
-        return Config(data, self._source, prefix=f"{self._prefix}{place}.")
+        return Config(data, self._source, prefix=f"{self._prefix}{place}.", notes=self.notes)
 
     def word(self, field: str, default: str = "") -> str:
         """A string."""

@@ -40,6 +40,8 @@ def head_size(config: Config) -> int:
 
 def attention(config: Config, *, input_bias: bool = False, head_norm: bool = False, window: int | None = None) -> Attention:
     """Grouped-query attention out of the usual fields; the output projection has a bias only where ``attention_bias`` says so."""
+    if config.get("hidden_size") is None:  # the first that is missed
+        raise config.refuse("hidden_size", "is missing")
     heads = config.count("num_attention_heads")
     kv_heads = config.count("num_key_value_heads", heads)
     size = head_size(config)

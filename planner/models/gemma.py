@@ -51,7 +51,8 @@ def _tables(config: Config, near: Attention, far: Attention, generation: int) ->
     """One rotary table, and from 3 on another for the layers with a window, whose positions are not stretched."""
     positions = config.count("max_position_embeddings", _DEFAULT_POSITIONS)
     settings = rope_settings(config)
-    stretched = rope_positions(config, positions, settings.get("full_attention") or settings)
+    whole_context = settings.get("full_attention")
+    stretched = rope_positions(config, positions, whole_context if isinstance(whole_context, dict) else settings)
     whole = stretched, far.head_size
     return (whole, (positions, near.head_size)) if generation >= 3 else (whole,)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from planner.core.model import LatentAttention, Layer, Mixer, ModelSpec
 from planner.models.config import Config
 from planner.models.family import (
@@ -44,7 +46,10 @@ _STRANGE = (
 def is_standard(config: Config) -> bool:
     """Whether the fields are those of an ordinary decoder, with or without experts or latent attention."""
     sized = config.any_of(("intermediate_size", "moe_intermediate_size"))
-    return all(config.get(field) for field in _NEEDED) and sized is not None and config.any_of(_STRANGE) is None
+    compressed = config.get("q_lora_rank") and not config.get("kv_lora_rank")
+    return (
+        all(config.get(field) for field in _NEEDED) and sized is not None and config.any_of(_STRANGE) is None and not compressed
+    )
 
 
 def _read(config: Config, name: str) -> ModelSpec:
@@ -53,8 +58,10 @@ def _read(config: Config, name: str) -> ModelSpec:
         form, what = latent_attention(config), "latent attention"
         mixers: list[Mixer] = [form] * config.layers()
     else:
-        window = config.optional_count("sliding_window") if config.get("layer_types") is None else None
-        mixers = [attention(config, window=one or window) for one in windows(config)]
+        forms = [attention(config, window=window) for window in windows(config)]
+        if config.get("sliding_window") and not config.get("layer_types"):
+            config.notes.append("sliding_window is passed over: which layers have it is not said by layer_types")
+        mixers = [replace(one, value_size=config.optional_count("v_head_dim")) for one in forms]
         what = "grouped-query attention"
     if config.any_of(_EXPERTS):
         blocks = sparse_layers(config, optional_dense(config), experts(config, shared_experts(config)))

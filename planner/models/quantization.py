@@ -141,7 +141,7 @@ def _whole(config: Config, settings: Mapping[str, Any], method: str) -> WeightFo
             settings.get("bits", settings.get("w_bit", 4)),
             settings.get("group_size", settings.get("q_group_size", 128)),
         )
-        if bits in {4, 8} and isinstance(group, int) and (group == -1 or 16 <= group <= 1024):
+        if bits in (4, 8) and isinstance(group, int) and (group == -1 or 16 <= group <= 1024):
             return integers("awq" if base == "awq" else "gptq", bits, None if group == -1 else group, zeros=True)
         raise config.refuse(FIELD, f"{method} with {bits} bits in groups of {group} is not read yet", HINT)
     if method == "quark":
@@ -162,7 +162,7 @@ def _modelopt(config: Config, settings: Mapping[str, Any]) -> Stored:
     kv = settings.get("kv_cache_quant_algo")
     scheme = settings.get("kv_cache_scheme")
     bits = scheme.get("num_bits") if isinstance(scheme, dict) else None
-    kv_bytes = _KV_BYTES.get(str(kv), bits / 8 if bits in {4, 8} else 2)
+    kv_bytes = _KV_BYTES.get(str(kv), bits / 8 if bits in (4, 8) else 2)
     excluded = Exclusions(_excluded(config, settings))
     if algorithm is None and "config_groups" not in settings:
         return Stored(BF16, kv_element_bytes=kv_bytes)
@@ -222,14 +222,14 @@ def _scheme(config: Config, group: Mapping[str, Any], place: str) -> WeightForma
         raise config.refuse(f"{place}.weights", "must be an object", HINT)
     bits, kind, strategy = weights.get("num_bits"), weights.get("type", "int"), weights.get("strategy")
     size = weights.get("group_size")
-    size = size if isinstance(size, int) and size > 0 and strategy in {"group", "tensor_group", None} else None
+    size = size if isinstance(size, int) and size > 0 and strategy in ("group", "tensor_group", None) else None
     if kind == "float" and bits == 8:
         return FORMATS["fp8-block"] if strategy == "block" else FORMATS["fp8"]
     if kind == "float" and bits == 4:
         return FORMATS["mxfp4" if size == 32 else "nvfp4"]
     if kind == "int" and bits == 8 and group.get("input_activations") is not None:
         return FORMATS["int8"]
-    if kind == "int" and bits in {4, 8} and (size is None or 16 <= size <= 1024):
+    if kind == "int" and bits in (4, 8) and (size is None or 16 <= size <= 1024):
         return integers(f"w{bits}a16", bits, size, zeros=weights.get("symmetric") is False)
     raise config.refuse(f"{place}.weights", f"{bits} bits of type {kind} are not read yet", HINT)
 

@@ -18,5 +18,5 @@ FAMILY = Family(
     "qwen3-moe",
     ("Qwen3MoeForCausalLM", "Qwen3VLMoeForConditionalGeneration"),
     _read,
-    ("qwen3_moe", "qwen3_vl_moe_text"),
+    ("qwen3_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text"),
 )

@@ -96,7 +96,7 @@ def recommendation(answer: Recommendation, *, ranks: bool = False) -> None:
     workload, model = answer.workload, answer.model
     _paragraph(
         console,
-        f"{model.name} ({model.weight_format.name}, {model.parameters / 1e9:.1f}B) on {answer.topology.name} "
+        f"{model.name} ({model.storage}, {model.parameters / 1e9:.1f}B) on {answer.topology.name} "
         f"with {answer.engine.name} {answer.engine.version}",
         style="bold",
     )

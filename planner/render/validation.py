@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from planner import __version__
-from planner.cost.accuracy import Grade, Graded, RowAnswer, Validation
+from planner.cost.accuracy import Comparison, Grade, Graded, Ranking, RowAnswer, Validation
 from planner.documents.tables import write_table
 from planner.render import text
 
@@ -27,8 +27,35 @@ def validation_document(answer: Validation) -> dict[str, Any]:
         "rows": answer.overall.rows,
         "answered": answer.overall.answered,
         "overall": _grades(answer.kind, answer.overall),
+        **_ranking(answer.overall),
         "groups": [
-            {**group.of, "rows": group.rows, "answered": group.answered, **_grades(answer.kind, group)} for group in answer.groups
+            {
+                **group.of,
+                "rows": group.rows,
+                "answered": group.answered,
+                **_grades(answer.kind, group),
+                **_ranking(group),
+            }
+            for group in answer.groups
+        ],
+    }
+
+
+def _ranking(group: Graded) -> dict[str, Any]:
+    """How layouts are ordered; nothing where no rows differ in their layout alone."""
+    if group.ranking is None:
+        return {}
+    return {"ranking": {"same_gpus": _comparison(group.ranking.same_gpus), "per_gpu": _comparison(group.ranking.per_gpu)}}
+
+
+def _comparison(one: Comparison) -> dict[str, Any]:
+    return {
+        "groups": one.groups,
+        "pairs": one.pairs,
+        "top1_regret": one.regret,
+        "agreement": one.agreement,
+        "at_tpot_target": [
+            {"tpot_ms": at.tpot_ms, "groups": at.groups, "top1_regret": at.regret, "lost": at.lost} for at in one.targets
         ],
     }
 
@@ -74,9 +101,32 @@ def validation(answer: Validation) -> None:
         f"{'group':<{wide}} {'answered':>11} {'mean error':>11} {'median':>8} {'bias':>8} {'90th pct':>9} {'inside':>7}",
     ]
     out += [f"{text.printable(name):<{wide}} {shown}" for name, shown in rows]
+    for group in (answer.overall, *answer.groups):
+        if group.ranking is not None:
+            out += _ranking_lines(", ".join(group.of.values()) or "all", group.ranking)
     for reason, count in sorted(answer.reasons.items(), key=lambda item: (-item[1], item[0])):
         out.append(f"no prediction for {count} row{'s' * (count > 1)}: {reason}")
     sys.stdout.write("".join(text.printable(line) + "\n" for line in out))
+
+
+def _ranking_lines(name: str, ranking: Ranking) -> list[str]:
+    """What is lost by choosing the layout that is predicted best, and how many pairs are in order."""
+    out = []
+    for words, one in (("equally many GPUs", ranking.same_gpus), ("any number of GPUs, per GPU", ranking.per_gpu)):
+        if one.regret is None:
+            continue
+        order = "" if one.agreement is None else f", {one.agreement:.0%} of {one.pairs} pairs in order"
+        out.append(f"ranking of {name}, {words}: {_groups(one.groups)}, regret {one.regret:.1%}{order}")
+        out += [
+            f"  TPOT within {at.tpot_ms:g} ms: {_groups(at.groups)}, regret {at.regret:.1%}, all lost in {at.lost}"
+            for at in one.targets
+            if at.regret is not None
+        ]
+    return out
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'s' * (count != 1)}"
 
 
 def _lines(answer: Validation, group: Graded) -> list[tuple[str, str]]:

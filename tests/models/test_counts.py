@@ -282,6 +282,21 @@ def test_a_model_of_pictures_is_its_language_model_and_an_encoder(wrapper: str) 
     assert "encoders of pictures or sound" in model.notes[0]
 
 
+def test_an_encoder_of_unusual_fields_is_said_to_be_left_out() -> None:
+    config = {"architectures": ["X"], "text_config": {"model_type": "llama", **PLAIN}, "audio_config": {"conv_stem": 3}}
+    model = read_config(config, "m", "config.json")
+    assert model.encoder_parameters == 0
+    assert "left out of the memory" in model.notes[0]
+
+
+def test_of_a_model_that_speaks_the_part_that_writes_is_planned() -> None:
+    text = {"model_type": "qwen3", **PLAIN}
+    config = {"architectures": ["OmniForConditionalGeneration"], "thinker_config": {"text_config": text}, "talker_config": {}}
+    model = read_config(config, "m", "config.json")
+    assert model.parameters == read("Qwen3ForCausalLM", {}).parameters
+    assert "not the one that speaks" in model.notes[0]
+
+
 def test_a_wrapper_is_told_by_the_model_type_within() -> None:
     config = {"architectures": ["LlavaNextForConditionalGeneration"], "text_config": {"model_type": "granite", **PLAIN}}
     assert read_config(config, "m", "config.json").family == "llama"

@@ -127,7 +127,7 @@ def test_the_checkpoints_own_format(quantization: dict[str, Any], name: str) -> 
         ({"architectures": ["OPTForCausalLM"], "ffn_dim": 8, "word_embed_proj_dim": 512}, "$.word_embed_proj_dim", "OPT 350M"),
         ({"architectures": ["MinistralForCausalLM"], "layer_types": ["full_attention"]}, "$.layer_types", "names 1 layers"),
         (
-            {"architectures": ["X"], "text_config": {"model_type": "llama", "num_attention_heads": -1}},
+            {"architectures": ["X"], "text_config": {"model_type": "llama", "hidden_size": 64, "num_attention_heads": -1}},
             "$.text_config.num_attention_heads",
             "positive",
         ),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from planner import api
-from planner.core.model import LatentAttention, MoeMlp
+from planner.core.model import Attention, LatentAttention, MoeMlp
 from planner.core.workload import Workload
+from planner.cost.attention import cache_bytes
 from planner.errors import BadInput
 from planner.models import read_config
 from support import Planner
@@ -33,6 +34,22 @@ def test_standard_fields_are_read_with_a_warning() -> None:
     assert model.parameters == 4 * (64 * 8 * 20 + 3 * 64 * 256 + 2 * 64) + 2 * 1000 * 64 + 64
     assert model.family == "generic"
     assert "no family here knows this architecture (new_thing)" in model.notes[0]
+
+
+def test_values_of_another_size_than_keys() -> None:
+    model = read_config(STANDARD | {"head_dim": 24, "v_head_dim": 16}, "m", "config.json")
+    attention = 64 * (8 * 24 + 2 * (24 + 16) + 8 * 16)
+    assert model.parameters == 4 * (attention + 3 * 64 * 256 + 2 * 64) + 2 * 1000 * 64 + 64
+    assert int(cache_bytes(model.layers[0].attention or Attention(1, 1, 1), 1, 2)) == 2 * (24 + 16) * 2
+
+
+def test_a_window_is_taken_where_the_config_says_on_which_layers() -> None:
+    kinds = ["sliding_attention", "full_attention"] * 2
+    model = read_config(STANDARD | {"sliding_window": 128, "layer_types": kinds}, "m", "config.json")
+    assert [layer.attention.window for layer in model.layers if layer.attention] == [128, None, 128, None]
+    careful = read_config(STANDARD | {"sliding_window": 128}, "m", "config.json")
+    assert {layer.attention.window for layer in careful.layers if layer.attention} == {None}
+    assert "sliding_window is passed over" in careful.notes[0]
 
 
 def test_code_beside_the_config_is_not_run(tmp_path: Path) -> None:
@@ -66,6 +83,7 @@ def test_the_warning_reaches_the_answer(tmp_path: Path, planner: Planner) -> Non
         ({"cross_attention_layers": [3]}, "cross-attention"),
         ({"is_encoder_decoder": True}, "an encoder and a decoder"),
         ({"o_lora_rank": 1024}, "compressed attention"),
+        ({"q_lora_rank": 1024}, "compressed attention"),
         ({"hidden_size": None}, "ordinary decoder"),
         ({"intermediate_size": None}, "ordinary decoder"),
     ],

@@ -118,6 +118,12 @@ def test_parts_by_regular_expression() -> None:
     assert len(set(map(id, model.layers))) == 2
 
 
+def test_how_it_is_stored_in_words() -> None:
+    assert api.load_model("llama-3.1-8b").storage == "bf16"
+    assert api.load_model("gpt-oss-20b").storage == "mxfp4, attention bf16"
+    assert api.load_model("kimi-k2.5").storage == "w4a16-g32, attention and mlp and shared experts bf16"
+
+
 def test_a_first_layer_that_stays_16_bit() -> None:
     model = read(DENSE, {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0"]})
     assert [formats(model, layer)["mlp"] for layer in model.layers] == ["bf16", "fp8", "fp8", "fp8"]
@@ -176,13 +182,15 @@ def test_another_format_starts_anew() -> None:
 
 def test_modelopts_own_file_is_named_in_messages(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(MOE))
-    own = {"quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head", "*self_attn*"]}}
+    own: dict[str, dict[str, Any]] = {
+        "quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head", "*self_attn*"]}
+    }
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(own))
     for reference in (tmp_path, tmp_path / "config.json"):
         model = api.load_model(str(reference))
         assert (model.weight_format.name, model.kv_element_bytes) == ("nvfp4", 1)
         assert formats(model, model.layers[0])["attention"] == "bf16"
-    own["quantization"]["exclude_modules"] = [3]
+    own["quantization"]["exclude_modules"] = 3
     (tmp_path / "hf_quant_config.json").write_text(json.dumps(own))
     with pytest.raises(BadInput, match="list of module names") as caught:
         api.load_model(str(tmp_path))
