@@ -68,6 +68,8 @@ class EngineTraits:
     ``stack`` is the name under which its all-reduce was measured (``data/calibration``). ``expert_degrees(tensor,
     data)`` are the expert-parallel sizes it can run beside 1. ``default_partition(layers, stages)`` is how it cuts the
     layers when nobody says. ``cache_groups``: layers with and without a window are cached in groups of equal size, padded.
+    ``answer_reserved`` is the share of an answer that a running request holds room for in the mean: all of it where the engine
+    admits only what it can finish, half where the cache grows with the answer.
     """
 
     name: str
@@ -87,6 +89,7 @@ class EngineTraits:
     default_partition: Callable[[int, int], tuple[int, ...]]
     sources: tuple[str, ...] = ()
     cache_groups: bool = False
+    answer_reserved: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

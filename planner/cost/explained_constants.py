@@ -16,16 +16,12 @@ ENGINES = "data/calibration/engines.yaml"
 SERVING = "data/calibration/serving.yaml"
 COLLECTIVES = "data/calibration/collectives.yaml"
 _LEFT_OUT = "nine of ten measured kernels of machines left out of the fit"
-_UNITS = {
-    "launch": "s",
-    "loop": "s",
-    "layer": "s",
-    "moe_layer": "s",
-    "step": "s",
-    "base": "s",
-    "floor": "s",
-    "second_barrier": "s",
-}
+_IN_SECONDS = frozenset(
+    {
+        *("launch", "loop", "layer", "moe_layer", "step", "base", "floor", "second_barrier"),
+        *("nvlink", "pcie", "staged", "network"),
+    }
+)
 _MEANT_FOR_BARS = frozenset({"error", "interval"})
 
 
@@ -36,7 +32,7 @@ def quantities(record: Any, *leave_out: str) -> tuple[Quantity, ...]:
         value = getattr(record, field.name)
         if field.name in leave_out or isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
             continue
-        found.append(Quantity(field.name, float(value), _UNITS.get(field.name, "")))
+        found.append(Quantity(field.name, float(value), "s" if field.name in _IN_SECONDS else ""))
     return tuple(found)
 
 
@@ -73,4 +69,4 @@ def kernel_bar(value: float, fit: KernelFit | AttentionFit) -> Bar:
     """The bar of a kernel."""
     low, high = fit.interval
     basis = _LEFT_OUT if fit.error is not None else "nothing was left out of this fit: a factor of two"
-    return Bar(value * low, value * high, basis)
+    return Bar(min(value * low, value * high), max(value * low, value * high), basis)

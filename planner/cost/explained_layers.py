@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner.core.explanation import Constants, Quantity, Step, added
+from planner.core.explanation import Quantity, Step, added, repeated
 from planner.core.hardware import GpuSpec
 from planner.core.model import Layer, MoeMlp, kinds
 from planner.core.quantization import BF16, WeightFormat
-from planner.cost.calibration import AttentionFit
 from planner.cost.explained_constants import (
     ENGINES,
+    KERNELS,
     data_sheet,
     entry,
     experts_constants,
@@ -24,6 +24,9 @@ from planner.cost.strategy import Strategy
 from planner.units import Seconds
 
 Shape = tuple[float, float, float, str]
+"""Tokens, inputs, outputs and weight format of a product."""
+_KINDS = {"Attention": "attention", "LatentAttention": "latent attention", "LinearAttention": "recurrence"}
+"""What kinds of mixers are called."""
 
 
 class ExplainedLayers(LayerCost):
@@ -103,48 +106,39 @@ class ExplainedLayers(LayerCost):
             bar=kernel_bar(value, fit),
         )
 
-    def _attention(self, layers: Sequence[Layer], priced: Callable[[Layer], tuple[Seconds, Step]]) -> tuple[Step, ...]:
+    def _attention(self, layers: Sequence[Layer], priced: Callable[[Layer], Step]) -> tuple[Step, ...]:
         """Attention of every kind of it."""
         counts: dict[object, tuple[int, Layer]] = {}
         for layer, count in kinds(layers):
             if layer.attention is not None:
                 before = counts.get(layer.attention, (0, layer))[0]
                 counts[layer.attention] = before + count, layer
-        steps = []
-        for count, layer in counts.values():
-            time, one = priced(layer)
-            steps.append(_times(one, count, time))
-        return tuple(steps)
+        return tuple(repeated(priced(layer), count) for count, layer in counts.values())
 
-    def _decode_attention(self, layer: Layer, batch: int) -> tuple[Seconds, Step]:
-        mixer, fit = layer.attention, self.calibration.decode_attention
-        time = self.decode(layer, batch, self._context)["attention"]
+    def _decode_attention(self, layer: Layer, batch: int) -> Step:
+        time, fit = self.decode(layer, batch, self._context)["attention"], self.calibration.decode_attention
         asked = (
             Quantity("sequences", batch),
             Quantity("context", self._context, "tokens"),
             Quantity("cache element", self.model.kv_element_bytes, "B"),
             Quantity("tensor degree", self.parallelism.tensor),
-            *quantities(mixer),
+            *quantities(layer.attention),
         )
-        sheet = data_sheet(self.gpu, "bf16")
-        constants = (entry("attention.decode", "data/calibration/kernels.yaml", fit), sheet)
-        return time, self._attention_step(type(mixer).__name__, "decode_attention", asked, constants, fit)
+        constants = (entry("attention.decode", KERNELS, fit), data_sheet(self.gpu, "bf16"))
+        name = _KINDS[type(layer.attention).__name__]
+        return Step(name, time, "s", "formula", 1.0, "decode_attention", asked, constants, bar=kernel_bar(time, fit))
 
-    def _prompt_attention(self, layer: Layer, chunks: Chunks) -> tuple[Seconds, Step]:
-        mixer, fit = layer.attention, self.calibration.prefill_attention
+    def _prompt_attention(self, layer: Layer, chunks: Chunks) -> Step:
+        time, fit = self._prompt(layer, chunks), self.calibration.prefill_attention
         asked = (
             Quantity("tokens", chunks.size * chunks.whole + chunks.rest),
             Quantity("chunks", chunks.count),
             Quantity("tensor degree", self.parallelism.tensor),
-            *quantities(mixer),
+            *quantities(layer.attention),
         )
-        constants = (entry("attention.prefill", "data/calibration/kernels.yaml", fit), data_sheet(self.gpu, "bf16"))
-        return self._prompt(layer, chunks), self._attention_step(type(mixer).__name__, "prompt_attention", asked, constants, fit)
-
-    def _attention_step(
-        self, kind: str, formula: str, asked: tuple[Quantity, ...], constants: tuple[Constants, ...], fit: AttentionFit
-    ) -> Step:
-        return Step(kind, 1.0, "s", "formula", 1.0, formula, asked, constants, bar=kernel_bar(1.0, fit))
+        constants = (entry("attention.prefill", KERNELS, fit), data_sheet(self.gpu, "bf16"))
+        name = _KINDS[type(layer.attention).__name__]
+        return Step(name, time, "s", "formula", 1.0, "prompt_attention", asked, constants, bar=kernel_bar(time, fit))
 
     def _experts(self, layers: Sequence[Layer], passes: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
         """The routed experts of ``passes`` of (tokens, how often)."""
@@ -169,18 +163,8 @@ class ExplainedLayers(LayerCost):
             Quantity("weight size", weights.bytes_per_weight, "B"),
         )
         constants = (experts_constants(self.calibration, fit), data_sheet(self.gpu, weights.math))
-        one = Step(
-            f"experts of {tokens:g} tokens in {weights.name}",
-            1.0,
-            "s",
-            "formula",
-            1.0,
-            "experts_time",
-            asked,
-            constants,
-            bar=kernel_bar(1.0, fit),
-        )
-        return _times(one, times, time)
+        name, bar = f"experts of {tokens:g} tokens in {weights.name}", kernel_bar(time, fit)
+        return repeated(Step(name, time, "s", "formula", 1.0, "experts_time", asked, constants, bar=bar), times)
 
     def _small(self, layers: Sequence[Layer], passes: int) -> tuple[Step, ...]:
         """What the engine adds to every layer."""
@@ -200,14 +184,3 @@ class ExplainedLayers(LayerCost):
         """The language-model head, which takes ``time``."""
         vocabulary = self.model.vocabulary_size / self.parallelism.tensor
         return self.product((batch, self.model.hidden_size, vocabulary, "bf16"), 1, time, BF16)
-
-
-def _times(one: Step, count: int, time: Seconds) -> Step:
-    """A step of unit length made ``count`` of ``time`` each."""
-    from dataclasses import replace
-
-    from planner.core.explanation import Bar
-
-    value = count * time
-    bar = Bar(one.bar.low * value, one.bar.high * value, one.bar.basis) if one.bar else None
-    return replace(one, value=value, times=float(count), bar=bar)

@@ -5,6 +5,7 @@ What remains open is the wires: :mod:`planner.cost.placed` adds them for one pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -153,7 +154,8 @@ def price_strategy(
     layers_of = stages_of(model, partition)
     tensor, chunk = parallelism.tensor, limits.max_batched_tokens
     element, grouped = model.kv_element_bytes, traits.cache_groups
-    need = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
+    held = workload.input_tokens + math.ceil(traits.answer_reserved * workload.output_tokens)
+    need = memory.rounded_tokens(held, traits.block_tokens)
     room = min(
         int(stage.kv_cache // memory.kv_bytes(layers, tensor, need, chunk, element, grouped=grouped))
         for stage, layers in zip(stages, layers_of, strict=True)

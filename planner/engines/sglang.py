@@ -93,6 +93,7 @@ TRAITS = EngineTraits(
         source="SGLang 0.5.23 srt/distributed/device_communicators/custom_all_reduce.py: _MAX_CAR_SIZE",
         two_over_pcie=True,
     ),
+    answer_reserved=0.5,
     batches_in_flight=lambda stages: stages + ASYNC_BATCH_DEPTH,
     chunk_pipelining=0.5,
     pipeline_tensors=2,

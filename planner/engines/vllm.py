@@ -84,6 +84,7 @@ TRAITS = EngineTraits(
         source="vLLM 0.33 distributed/device_communicators/custom_all_reduce.py, all_reduce_utils.py",
         two_over_pcie=True,
     ),
+    answer_reserved=0.5,
     batches_in_flight=lambda stages: stages + 1,
     chunk_pipelining=0.5,
     pipeline_tensors=2,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from planner.cost.accuracy import Figure, RowAnswer, Validation, graded
+from planner.cost.accuracy import Figure, Graded, RowAnswer, Validation, graded
 from planner.documents.calibration import load_calibration
 from planner.documents.tables import Table, TableRow, read_table
 from planner.errors import BadInput, unknown_name
 from planner.validation import kernels, memory, serving
 from planner.validation.answering import Library
 from planner.validation.collectives import CollectiveRows, find_operation, predict_collective, refuse_gpus, wires_of
+from planner.validation.ranking import ranking
 
 
 class Rows(Protocol):
@@ -35,7 +37,8 @@ class Rows(Protocol):
 def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_flagged: bool = False) -> Validation:
     """Predict every row of a table of measurements and say how far off the predictions are, overall and by group.
 
-    Flagged rows are left out unless ``include_flagged``; ``library`` finds models and prices plans. Raises ``BadInput`` where the file is no table that is known.
+    Flagged rows are left out unless ``include_flagged``; ``library`` finds models and prices plans. Raises ``BadInput`` where the
+    file is no table that is known.
     """
     table = read_table(path)
     rows = _rows(table, library)
@@ -49,7 +52,7 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
     grouped: dict[tuple[str, ...], list[RowAnswer]] = {}
     for one in answers:
         grouped.setdefault(tuple(one.cells[name] for name in by), []).append(one)
-    groups = [graded(dict(zip(by, key, strict=True)), grouped[key]) for key in sorted(grouped)] if by else []
+    groups = [_graded(rows, dict(zip(by, key, strict=True)), grouped[key]) for key in sorted(grouped)] if by else []
     reasons = Counter(one.reason for one in answers if one.reason)
     left_out = len(table.rows) - len(kept)
     return Validation(
@@ -57,12 +60,18 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
         str(path),
         table.columns,
         rows.figures,
-        graded({}, answers),
+        _graded(rows, {}, answers),
         tuple(groups),
         left_out,
         dict(reasons),
         answers,
     )
+
+
+def _graded(rows: Rows, of: Mapping[str, str], answers: Sequence[RowAnswer]) -> Graded:
+    """The grades of a group of rows; of served layouts also whether they are in order."""
+    found = graded(of, answers)
+    return replace(found, ranking=ranking(answers)) if rows.kind == serving.ServingRows.kind else found
 
 
 def _answer(rows: Rows, row: TableRow) -> RowAnswer:

@@ -42,6 +42,7 @@ FORMATS = {
     "int8": "int8",
     "int8-w8a8": "int8",
     "awq-int4": "awq",
+    "bnb-4bit": "bnb-4bit",
     "int4-wo": "awq",
     "gptq-int4-w4a16": "gptq",
 }

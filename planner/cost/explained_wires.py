@@ -1,0 +1,140 @@
+"""All-reduces, sends and exchanges of a placement as steps, with what each rests on."""
+
+from __future__ import annotations
+
+from planner.core.estimate import CollectiveTime
+from planner.core.explanation import Bar, Constants, Quantity, Step, added
+from planner.core.plan import Group, Placement
+from planner.cost.collectives import factor_key
+from planner.cost.contention import Sharing
+from planner.cost.explained_constants import COLLECTIVES, SERVING, entry
+from planner.cost.interconnect import GroupFacts
+from planner.cost.placed import Placed
+from planner.cost.point_to_point import boundary_bytes
+from planner.cost.strategy import HIDDEN_BYTES
+from planner.units import Bytes, Seconds
+
+_MEASURED = "measured"
+
+
+class ExplainedWires:
+    """What the wires of one placement take, step by step."""
+
+    def __init__(self, placed: Placed, placement: Placement, sharing: Sharing) -> None:
+        self.placed = placed
+        self.placement = placement
+        self.sharing = sharing
+        self.strategy = placed.strategy
+
+    def decode(self, stage: int, group: Group) -> tuple[Step, ...]:
+        """The all-reduces of a stage in one decode step, and on the last stage the gathering of logits."""
+        strategy, work, kept = self.strategy, self.strategy.stages[stage], self.sharing.group(group)
+        alone, shared = self.placed.times.group(group), self.placed.times.group(group, kept)
+        reduced = self._reduces("all_reduce", group, [(alone.decode, strategy.decode_bytes, work.all_reduces)])
+        slower = work.all_reduces * (shared.decode.time - alone.decode.time) + work.last * (shared.logits - alone.logits)
+        steps = [*reduced, *self._logits(group, alone.logits)] if work.last else [*reduced]
+        return (*steps, *_shared(slower))
+
+    def prompt(self, stage: int, group: Group) -> tuple[Step, ...]:
+        """The all-reduces of a stage for a whole prompt alone."""
+        strategy, count = self.strategy, self.strategy.stages[stage].all_reduces
+        chunks, kept = strategy.chunks, self.sharing.group(group)
+        alone, shared = self.placed.times.group(group), self.placed.times.group(group, kept)
+        parts = [
+            (alone.chunk, strategy.chunk_bytes(chunks.size), count * chunks.whole),
+            (alone.rest, strategy.chunk_bytes(chunks.rest), count),
+        ]
+        slower = chunks.whole * (shared.chunk.time - alone.chunk.time) + shared.rest.time - alone.rest.time
+        return (*self._reduces("all_reduce", group, parts), *_shared(count * slower))
+
+    def riding(self, stage: int, group: Group) -> tuple[Step, ...]:
+        """What the all-reduces of a stage grow by when a prompt shares its steps with decoding."""
+        count = self.strategy.stages[stage].all_reduces
+        value = count * self.placed.times.group(group, self.sharing.group(group)).riding
+        if not value:
+            return ()
+        sizes = (
+            Quantity("decode message", self.strategy.decode_bytes, "B"),
+            Quantity("chunk", self.strategy.chunk_bytes(self.strategy.chunks.size), "B"),
+        )
+        source = "all-reduces of chunk and decoding together, less those of decoding"
+        return (Step("all_reduce, beside decoding", value, "s", "formula", count, "all_reduce", sizes, source=source),)
+
+    def _reduces(self, name: str, group: Group, parts: list[tuple[CollectiveTime, Bytes, int]]) -> tuple[Step, ...]:
+        """All-reduces of one group; nothing where there are none."""
+        steps = tuple(self._reduce(group, *part) for part in parts if part[0].time > 0 and part[2])
+        return (added(name, steps),) if steps else ()
+
+    def _reduce(self, group: Group, one: CollectiveTime, size: Bytes, times: int) -> Step:
+        """All-reduces of one size, ``times`` of them."""
+        calibration, facts = self.strategy.calibration, self.placed.wires.group(group)
+        formula, constants = self._model(one, facts)
+        value, interval = times * one.time, calibration.intervals.get(one.basis)
+        asked = [Quantity("message", size, "B"), Quantity("ranks", len(group)), Quantity("algorithm", one.algorithm)]
+        if one.limiting_link:
+            asked.append(Quantity("limiting link", one.limiting_link))
+        basis = f"nine of ten measured collectives that rest on the same ({one.basis}), their machine left out"
+        bar = Bar(value * interval[0], value * interval[1], basis) if interval else None
+        name = f"all-reduces of {size / 2**10:,.0f} KiB"
+        return Step(name, value, "s", "formula", times, formula, tuple(asked), constants, one.source, bar)
+
+    def _model(self, one: CollectiveTime, facts: GroupFacts) -> tuple[str, tuple[Constants, ...]]:
+        """The formula that a collective's time comes from, and its constants."""
+        calibration = self.strategy.calibration
+        if one.algorithm == _MEASURED or (not one.algorithm.startswith("NCCL") and "wire time" not in one.source):
+            return "interpolate", ()
+        if one.algorithm.startswith("NCCL"):
+            key = factor_key(facts)
+            factors = zip(("small", "middle", "large"), calibration.nccl[key].factors, strict=True)
+            values = tuple(Quantity(f"{name} messages", factor) for name, factor in factors)
+            return "all_reduce", (Constants(f"nccl_factors.{key}", COLLECTIVES, values),)
+        stack = self.strategy.traits.stack
+        return "custom_all_reduce", (entry(f"custom_all_reduce.{stack}", COLLECTIVES, calibration.custom_all_reduce[stack]),)
+
+    def _logits(self, group: Group, time: Seconds) -> tuple[Step, ...]:
+        if not time:
+            return ()
+        asked = (Quantity("message", self.strategy.logits_bytes, "B"), Quantity("ranks", len(group)))
+        source = "an all-gather is the second half of a ring all-reduce, or as measured on this machine"
+        return (Step("gather_logits", time, "s", "formula", 1.0, "all_reduce", asked, source=source),)
+
+    def hops(self, stage: int, senders: Group, receivers: Group, *, prompt: bool) -> Step:
+        """From one stage to the next: a decode micro-batch, or a prompt's mean chunk."""
+        strategy, traits, place = self.strategy, self.strategy.traits, int(prompt)
+        whole = self.placed.times.boundary(senders, receivers, self.sharing)[place]
+        gather = self.placed.times.gather(receivers, self.sharing.group(receivers))[place]
+        tokens = strategy.chunks.size if prompt else strategy.batch
+        slices = strategy.parallelism.tensor if traits.pipeline_sliced else 1
+        hidden = strategy.model.hidden_size
+        size = boundary_bytes(tokens, hidden, HIDDEN_BYTES, traits.pipeline_tensors, slices)
+        asked = [Quantity("message", size, "B"), Quantity("tensors", traits.pipeline_tensors), Quantity("slices", slices)]
+        path = self.placed.wires.path(senders[0], receivers[0])
+        weakest = min(path.links, key=lambda one: self.placed.wires.capacity[one], default=None)
+        if weakest is not None:
+            asked.append(Quantity("narrowest link", self.placed.wires.describe(weakest)))
+        constants = (entry("point_to_point", SERVING, strategy.calibration.point_to_point),)
+        source = f"the slowest send from stage {stage + 1} to stage {stage + 2}"
+        send = Step("send", whole - gather, "s", "formula", 1.0, "send", tuple(asked), constants, source)
+        gathered = "puts the slices together again"
+        gathers = (Step("gather", gather, "s", "formula", 1.0, "all_reduce", (), (), gathered),) if gather else ()
+        return added(f"stage {stage + 1} to stage {stage + 2}", (send, *gathers))
+
+    def exchange(self, *, prompt: bool) -> tuple[Step, ...]:
+        """The exchanges between replicas that share their experts."""
+        value = self.placed.exchange_of(self.placement)[int(prompt)]
+        if not value:
+            return ()
+        strategy, data = self.strategy, self.strategy.parallelism.data
+        size = strategy.chunk_bytes(strategy.chunks.size) if prompt else strategy.decode_bytes
+        asked = (Quantity("message", data * size, "B"), Quantity("ranks", strategy.parallelism.gpus))
+        count = max(work.exchanges for work in strategy.stages) * (strategy.chunks.count if prompt else 1)
+        source = "an all-reduce over the expert group for every layer with experts, by NCCL"
+        return (Step("expert_exchange", value, "s", "formula", count, "all_reduce", asked, source=source),)
+
+
+def _shared(slower: float) -> tuple[Step, ...]:
+    """What the others on the wires add."""
+    if not slower:
+        return ()
+    source = "others of the plan meet on the same links"
+    return (Step("shared_links", slower, "s", "formula", 1.0, "shared_rate", source=source),)

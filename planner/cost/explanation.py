@@ -1,0 +1,224 @@
+"""An estimate as a tree: from time per output token, time to first token, throughput and memory down to formulas.
+
+Every step is priced by the functions that the estimate is made of (:mod:`planner.cost.placed`, :mod:`planner.cost.layer`); nothing
+is computed a second way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+from planner.core.explanation import Bar, Explanation, Quantity, Step, added, numbered
+from planner.core.plan import Infeasible, Placement, Plan, Replica
+from planner.cost import serving
+from planner.cost.explained_constants import ENGINES, entry, key_of
+from planner.cost.explained_layers import ExplainedLayers
+from planner.cost.explained_memory import memory_step
+from planner.cost.explained_wires import ExplainedWires
+from planner.cost.placed import Placed, ReplicaMetrics, ReplicaTimes
+from planner.cost.pricer import Pricer
+from planner.cost.strategy import stages_of
+from planner.units import Seconds
+
+
+def explain(pricer: Pricer, plan: Plan) -> Explanation | Infeasible:
+    """How the estimate of a plan came about."""
+    used = [gpu for replica in plan.placement for group in replica for gpu in group]
+    limits = replace(plan.limits, max_model_tokens=0)  # plans are priced before it is known how long a request may be
+    strategy = pricer.strategy(plan.parallelism, plan.layer_partition, limits, used)
+    if isinstance(strategy, Infeasible):
+        return strategy
+    placed = pricer.placed(strategy)
+    estimate = placed.estimate(plan.placement)
+    tree = _Tree(placed, plan.placement, ExplainedLayers(strategy, pricer.weakest_of(used)[0]))
+    unsure = estimate.uncertainty
+
+    def bar(low: float, high: float) -> Bar:
+        return Bar(low, high, unsure.basis)
+
+    roots = (
+        replace(tree.time_per_output_token(), bar=bar(*unsure.tpot)),
+        replace(tree.time_to_first_token(), bar=bar(*unsure.ttft)),
+        replace(tree.throughput(), bar=bar(*unsure.output_tokens_per_second)),
+        memory_step(strategy, nvlink=pricer.has_nvlink),
+    )
+    return Explanation(plan, estimate, roots)
+
+
+class _Tree:
+    """The steps of one placement."""
+
+    def __init__(self, placed: Placed, placement: Placement, layers: ExplainedLayers) -> None:
+        self.placed = placed
+        self.strategy = placed.strategy
+        self.placement = placement
+        self.layers = layers
+        self.sharing = placed.sharing(placement)
+        self.exchange = placed.exchange_of(placement)
+        self.wires = ExplainedWires(placed, placement, self.sharing)
+        self.times, self.metrics = placed.outcomes(placement, self.sharing, self.exchange)
+
+    def time_per_output_token(self) -> Step:
+        """TPOT of the slowest replica: its decode step, and its share of the others' prompts."""
+        replica = self._slowest(lambda one: one.tpot)
+        strategy, output = self.strategy, self.strategy.workload.output_tokens
+        share = (strategy.requests - 1) / output
+        riding = self._riding(replica)
+        interference = Step(
+            "prefill of other requests",
+            share * sum(one.value for one in riding),
+            "s",
+            "sum",
+            share,
+            inputs=(Quantity("requests", strategy.requests), Quantity("output tokens", output)),
+            source="(requests - 1) / output tokens",
+            children=riding,
+        )
+        return added("TPOT", (self._decode(replica), interference), formula="time_per_output_token")
+
+    def time_to_first_token(self) -> Step:
+        """TTFT of the slowest replica."""
+        replica = self._slowest(lambda one: one.ttft)
+        strategy = self.strategy
+        fit, metrics, times = strategy.calibration.first_token(strategy.traits.stack), self.metrics[replica], self.times[replica]
+        constants = (entry(f"engines.{key_of(strategy.calibration.ttft, fit)}.ttft", ENGINES, fit),)
+        share = fit.queue_share * (strategy.requests - 1) / 2
+        busiest = Step("busiest stage with one prompt", times.prefill_max + self.exchange[1], "s", "reference")
+        step = Step("decode step", metrics.decode_period, "s", "reference")
+        prompt = self._prompt(replica)
+        parts = [
+            Step("before the first kernel", fit.base, "s", "given", constants=constants),
+            Step("prompt", fit.prefill_factor * prompt.value, "s", "sum", fit.prefill_factor, children=(prompt,)),
+            Step("prompts before it", share * busiest.value, "s", "sum", share, children=(busiest,)),
+            Step("rest of a running step", fit.decode_factor * step.value, "s", "sum", fit.decode_factor, children=(step,)),
+        ]
+        if metrics.wait > 0:
+            asked = (Quantity("requests offered", strategy.offered), Quantity("room for", strategy.requests))
+            parts.append(Step("wait for KV cache", metrics.wait, "s", "formula", 1.0, "saturation_wait", asked))
+        return added("TTFT", tuple(one for one in parts if one.value), formula="time_to_first_token")
+
+    def throughput(self) -> Step:
+        """Output tokens per second of all replicas, without the wait for KV cache: those who wait are not running."""
+        strategy = self.strategy
+        running = min(strategy.offered, strategy.requests)
+        steps = []
+        for metrics in self.metrics:
+            ttft = Seconds(metrics.ttft - metrics.wait)
+            rate = serving.throughput(running, ttft, metrics.tpot, strategy.workload.output_tokens)
+            asked = (
+                Quantity("requests", running),
+                Quantity("TTFT", ttft, "s"),
+                Quantity("TPOT", metrics.tpot, "s"),
+                Quantity("output tokens", strategy.workload.output_tokens),
+            )
+            steps.append(Step("replica", rate, "tokens/s", "formula", 1.0, "throughput", asked))
+        return added("output tokens per second", numbered("replica", steps, together=True), unit="tokens/s")
+
+    def _slowest(self, key: Callable[[ReplicaMetrics], float]) -> int:
+        return max(range(len(self.metrics)), key=lambda number: key(self.metrics[number]))
+
+    def _longest(self, replica: int, key: Callable[[ReplicaTimes], float]) -> Replica:
+        """The replica that a time is of: the one itself, or the slowest of those that step together."""
+        if not self.strategy.parallelism.attention_data_parallel:
+            return self.placement[replica]
+        return max(self.placement, key=lambda one: key(self.placed.replica_times(one, self.sharing)))
+
+    def _decode(self, replica: int) -> Step:
+        """A decode step: every stage's in turn, or as often the slowest as there are micro-batches, whichever is longer."""
+        strategy, metrics = self.strategy, self.metrics[replica]
+        fit = strategy.calibration.overhead(strategy.traits.stack)
+        name = key_of(strategy.calibration.overheads, fit)
+        beside = [*self.wires.exchange(prompt=False)]
+        if fit.step:
+            constants = (entry(f"engines.{name}.overhead", ENGINES, fit),)
+            beside.append(Step("step_overhead", fit.step, "s", "given", constants=constants))
+        stages = self._decode_stages(self._longest(replica, lambda one: one.decode_sum))
+        if len(stages) == 1:
+            return added("decode step", (*stages[0].children, *beside))
+        count, micro_batches = len(stages), strategy.micro_batches
+        hopped = self._longest(replica, lambda one: one.hops_decode)
+        hops = tuple(
+            self.wires.hops(number, senders, receivers, prompt=False)
+            for number, (senders, receivers) in enumerate(pairwise(hopped))
+        )
+        back = added("sends, and back to the first stage", hops, times=count / (count - 1))
+        around = added("once through all stages", (*numbered("stage", stages, together=True), back))
+        slowest = Step(
+            "slowest stage",
+            max(stage.value for stage in self._decode_stages(self._longest(replica, lambda one: one.decode_max))),
+            "s",
+            "reference",
+        )
+        held_up = added("slowest stage with every micro-batch", (slowest,), times=micro_batches)
+        period = Step("pipeline", max(around.value, held_up.value), "s", "max", 1.0, "decode_period", children=(around, held_up))
+        found = added("decode step", (period, *beside))
+        return replace(found, inputs=(Quantity("decode period", metrics.decode_period, "s"),))
+
+    def _decode_stages(self, replica: Replica) -> list[Step]:
+        strategy = self.strategy
+        steps = []
+        for number, (group, layers) in enumerate(zip(replica, stages_of(strategy.model, strategy.partition), strict=True)):
+            parts = self.layers.decode_parts(layers, strategy.batch)
+            head = strategy.stages[number].decode.get("head", Seconds(0.0))
+            if head:
+                parts["head"] = added("head", (self.layers.head_step(strategy.batch, head),))
+            kernels = tuple(part for part in parts.values() if part.value)
+            steps.append(added("stage", (*kernels, *self.wires.decode(number, group))))
+        return steps
+
+    def _riding(self, replica: int) -> tuple[Step, ...]:
+        """What one prompt adds to decode steps: on the busiest stage, and exchanges."""
+        strategy = self.strategy
+        steps = []
+        longest = self._longest(replica, lambda one: one.riding_max)
+        for number, (group, layers) in enumerate(zip(longest, stages_of(strategy.model, strategy.partition), strict=True)):
+            parts = self.layers.riding_parts(layers, strategy.chunks, strategy.batch)
+            kernels = tuple(part for part in parts if part.value)
+            steps.append(added("stage", (*kernels, *self.wires.riding(number, group))))
+        exchange = self.wires.exchange(prompt=True)
+        if len(steps) == 1:
+            return (added("one prompt beside decoding", (*steps[0].children, *exchange)),)
+        value = max(step.value for step in steps)
+        busiest = Step("busiest stage", value, "s", "max", children=numbered("stage", steps, together=False))
+        return (added("one prompt beside decoding", (busiest, *exchange)),)
+
+    def _prompt(self, replica: int) -> Step:
+        """A prompt's own way: its chunks one after another, or in several stages at once, as far as the engine does so."""
+        strategy, times = self.strategy, self.times[replica]
+        chunks, exchange = strategy.chunks, self.wires.exchange(prompt=True)
+        stages = self._prompt_stages(self._longest(replica, lambda one: one.prefill_sum))
+        if len(stages) == 1:
+            return added("one prompt", (*stages[0].children, *exchange))
+        hopped = self._longest(replica, lambda one: one.hops_prefill)
+        hops = tuple(
+            self.wires.hops(number, senders, receivers, prompt=True)
+            for number, (senders, receivers) in enumerate(pairwise(hopped))
+        )
+        sends = added("sends of all chunks", hops, times=chunks.count)
+        serial = (*numbered("stage", stages, together=True), sends, *exchange)
+        overlap = strategy.traits.chunk_pipelining
+        parts = [added("chunks one after another", serial, times=1 - overlap)]
+        if overlap:
+            mean = Step("a chunk through all stages", times.prefill_sum / chunks.count, "s", "reference")
+            sent = Step("its sends", times.hops_prefill, "s", "reference")
+            rest = Step(
+                "other chunks in the busiest stage",
+                (chunks.count - 1) * times.prefill_max / chunks.count,
+                "s",
+                "reference",
+                chunks.count - 1,
+            )
+            ideal = tuple(one for one in (mean, sent, rest) if one.value)
+            parts.append(added("chunks in several stages at once", (*ideal, *exchange), times=overlap))
+        return added("one prompt", tuple(one for one in parts if one.value), formula="prompt_makespan")
+
+    def _prompt_stages(self, replica: Replica) -> list[Step]:
+        strategy = self.strategy
+        steps = []
+        for number, (group, layers) in enumerate(zip(replica, stages_of(strategy.model, strategy.partition), strict=True)):
+            parts = self.layers.prefill_parts(layers, strategy.chunks)
+            kernels = tuple(part for part in parts.values() if part.value)
+            steps.append(added("stage", (*kernels, *self.wires.prompt(number, group))))
+        return steps
