@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from planner.core.calibrated import CalibrationAnswer
     from planner.core.engine import Engine, LaunchSpec
+    from planner.core.explanation import Explanation
     from planner.core.finding import Finding
     from planner.core.hardware import GpuSpec
     from planner.core.implementation import CollectiveTable
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
     from planner.cost.accuracy import Validation
+    from planner.cost.formula import Formula
     from planner.deploy.target import Job, Output
     from planner.graph.difference import Change
+    from planner.importing import ImportedPlan
     from planner.search.fit import Remedy
     from planner.search.judgement import Judgement
     from planner.search.rank import Ranked, Search
@@ -107,6 +110,35 @@ def estimate(
     return _answer(chosen, search, equipped, (outcome,), (), warnings, 1)
 
 
+def explain(
+    model: ModelSpec,
+    topology: Topology,
+    workload: Workload,
+    parallelism: Parallelism,
+    *,
+    engine: str = "vllm",
+    objective: Objective = "throughput",
+) -> tuple[Recommendation, Explanation | None]:
+    """The estimate, and how it came about: a tree down to formulas; ``None`` where the layout does not run or fit."""
+    from planner.core.plan import Infeasible
+    from planner.cost.explanation import explain as take_apart
+
+    chosen, search, equipped, warnings = _prepare(model, topology, workload, engine, objective)
+    outcome = search.one(parallelism)
+    if isinstance(outcome, Infeasible):
+        return _answer(chosen, search, equipped, (), (outcome,), warnings, 1), None
+    tree = take_apart(search.pricer, outcome.plan)
+    assert not isinstance(tree, Infeasible)
+    return _answer(chosen, search, equipped, (outcome,), (), warnings, 1), tree
+
+
+def formulas() -> list[Formula]:
+    """Every formula of the cost model, with its source and the range it holds for."""
+    from planner.cost.formula import every_formula
+
+    return every_formula()
+
+
 def emit(plan: Plan, model: ModelSpec, topology: Topology, engine: str = "vllm") -> LaunchSpec:
     """The processes and files that start a plan."""
     from planner.engines import find_engine
@@ -156,6 +188,41 @@ def emit_plan(
         saved = for_engine(saved, answer)
     job = job_of(saved, _equipped(saved.topology)[0], name=name, namespace=namespace, image=image)
     return job, files_of(job, target)
+
+
+def import_launch(
+    references: Sequence[str],
+    topology: Topology,
+    workload: Workload,
+    *,
+    model: str | None = None,
+    quant: str | None = None,
+    reference: str | None = None,
+    objective: Objective = "throughput",
+) -> ImportedPlan:
+    """A launch that somebody has, as a plan on a machine, priced and judged: see :mod:`planner.importing`.
+
+    ``references`` are files, or the words of one command; ``model`` says where the facts of its model are, ``reference`` how the
+    topology is called. Raises ``BadInput`` for what cannot be read and for a launch that does not go onto the machine.
+    """
+    from planner.importing import ImportedPlan, kept, plan_from, read_launch, wires_crossed
+    from planner.search.judgement import judge
+
+    imported = read_launch(references)
+    asked = model or imported.model
+    try:
+        spec = load_model(asked, quant=quant or imported.quantisation)
+    except BadInput as error:
+        hint = "; ".join(part for part in (error.hint, "say with --model where its config.json is, or which model it is") if part)
+        raise BadInput(error.problem, path=error.path or "the launch", hint=hint) from None
+    spec = replace(spec, name=imported.model)
+    chosen, search, equipped, warnings = _prepare(spec, topology, workload, imported.engine, objective)
+    defaults = chosen.traits.default_limits(*search.pricer.weakest_of(range(len(equipped.gpus))))
+    plan = plan_from(imported, search.pricer.model, equipped, defaults)
+    found = judge(plan, search)
+    notes = (*imported.notes, *wires_crossed(plan, equipped), *warnings)
+    saved = kept(plan, search.pricer.model, asked, topology, reference, workload, objective, chosen.traits, found, notes)
+    return ImportedPlan(plan, search.pricer.model, chosen.traits, found, notes, saved)
 
 
 def check_plan(saved: SavedPlan, now: Topology | None = None) -> Judgement:
@@ -442,7 +509,10 @@ __all__ = [
     "emit_plan",
     "equipped_for_display",
     "estimate",
+    "explain",
     "find_topology",
+    "formulas",
+    "import_launch",
     "load_gpu",
     "load_model",
     "load_plan",

@@ -26,6 +26,7 @@ PLANS = {
     "replicas of a node": ("llama-3.1-70b", "2x-dgx-h100", Parallelism(8, 1, 2), None),
     "replicas of two nodes": ("llama-3.1-405b", "4x8xH100-SXM5-80GB@8x400", Parallelism(8, 2, 2), None),
     "shared experts": ("qwen3-235b-a22b", "2x-dgx-h100", Parallelism(4, 1, 4, 16), None),
+    "replicas across each other": ("llama-3.1-70b", "3x2xA100-SXM4-80GB@1x200", Parallelism(1, 3, 2), None),
     "shared experts of a node": ("qwen3-30b-a3b", "dgx-h100", Parallelism(1, 1, 4, 4), None),
     "uneven": ("llama-3.1-8b", "4xL40S", Parallelism(1, 3), None),
 }

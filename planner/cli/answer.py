@@ -15,8 +15,9 @@ from planner.cli.options import Format, ObjectiveName
 from planner.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
+    from planner.core.model import ModelSpec
     from planner.core.topology import Topology
-    from planner.core.workload import Objective
+    from planner.core.workload import Objective, Workload
     from planner.search.recommendation import Recommendation
 
 
@@ -61,6 +62,17 @@ def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None,
     """
     from planner import api
     from planner.core.plan import Parallelism
+
+    model, topology, workload, objective = understood(question)
+    engine = question.engine
+    if degrees is None:
+        return api.recommend(model, topology, workload, engine=engine, objective=objective, top=top), topology
+    return api.estimate(model, topology, workload, Parallelism(*degrees), engine=engine, objective=objective), topology
+
+
+def understood(question: Question) -> tuple[ModelSpec, Topology, Workload, Objective]:
+    """What the options name. Raises ``BadInput``."""
+    from planner import api
     from planner.core.workload import Workload
     from planner.units import Seconds
 
@@ -76,11 +88,7 @@ def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None,
         None if question.ttft_ms is None else Seconds(question.ttft_ms * 1e-3),
         None if question.tpot_ms is None else Seconds(question.tpot_ms * 1e-3),
     )
-    engine = question.engine
-    objective: Objective = "latency" if question.objective is ObjectiveName.latency else "throughput"
-    if degrees is None:
-        return api.recommend(model, topology, workload, engine=engine, objective=objective, top=top), topology
-    return api.estimate(model, topology, workload, Parallelism(*degrees), engine=engine, objective=objective), topology
+    return model, topology, workload, "latency" if question.objective is ObjectiveName.latency else "throughput"
 
 
 def deliver(question: Question, answer: Recommendation, topology: Topology, wanted: Wanted, form: Format) -> None:
@@ -98,6 +106,7 @@ def deliver(question: Question, answer: Recommendation, topology: Topology, want
     launch = None
     if wanted.emit is not None:
         launch = api.emit_plan(plan, wanted.target, name=wanted.name, namespace=wanted.namespace, image=wanted.image)
+        put(launch[1], wanted.emit, force=wanted.force)
     if wanted.output == STDOUT:
         sys.stdout.write(api.plan_yaml(plan))
     else:
@@ -107,7 +116,6 @@ def deliver(question: Question, answer: Recommendation, topology: Topology, want
         show(answer, form, ranks=wanted.ranks)
     if launch is not None and wanted.emit is not None:
         sys.stdout.flush()
-        put(launch[1], wanted.emit, force=wanted.force)
         say(*launch, sys.stderr, wanted.emit)
 
 

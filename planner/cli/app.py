@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from planner.cli.calibrate import calibrate
+from planner.cli.check import check
 from planner.cli.collective import collective
 from planner.cli.doctor import doctor
 from planner.cli.emit import emit
 from planner.cli.estimate import estimate
+from planner.cli.explain import explain
+from planner.cli.import_ import import_
 from planner.cli.probe import probe
 from planner.cli.recommend import recommend
 from planner.cli.topology import topology_app
@@ -27,7 +30,10 @@ app.command()(probe)
 app.command()(doctor)
 app.command()(recommend)
 app.command()(estimate)
+app.command()(explain)
 app.command()(emit)
+app.command()(check)
+app.command("import")(import_)
 app.command()(collective)
 app.command()(validate)
 app.command()(calibrate)

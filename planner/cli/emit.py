@@ -78,9 +78,9 @@ def say(job: Job, written: Output, stream: TextIO, folder: str = "") -> None:
     from planner.launching import benchmark_line
     from planner.render.text import printable
 
-    lines = []
-    if written.run:
-        lines += [f"# run in {folder}" if folder else "# run", *written.run]
-        lines += ["# then measure what was predicted", benchmark_line(job, written.address)]
+    if not written.run:  # nothing to start
+        return
+    lines = [f"# run in {folder}" if folder else "# run", *written.run]
+    lines += ["# then measure what was predicted", benchmark_line(job, written.address)]
     lines += [f"# {note}" for note in (*job.launch.notes, *written.notes)]
     stream.writelines(printable(line) + "\n" for line in lines)

@@ -18,7 +18,9 @@ def validate(
         Path,
         typer.Argument(
             metavar="FILE.csv",
-            help="Measured collectives, one a row: columns topology, impl, op, n_gpus, message_bytes, time_us, and flag if any.",
+            help="Measurements, one a row; the columns tell of what. Collectives: topology, impl, op, n_gpus, message_bytes, time_us. "
+            "Served requests: topology, model, engine, isl, osl, load_kind, load. Memory: topology, engine, model, metric, value. "
+            "Kernels: gpu, time_us and their sizes. And flag, if any.",
             show_default=False,
         ),
     ],
@@ -29,14 +31,18 @@ def validate(
     predictions: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--predictions", metavar="OUT.csv", help="Write the rows with a column predicted_time_us.", show_default=False
+            "--predictions",
+            metavar="OUT.csv",
+            help="Write the rows with columns predicted_... and their bars.",
+            show_default=False,
         ),
     ] = None,
     include_flagged: Annotated[bool, typer.Option("--include-flagged", help="Count rows with something in flag too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file of predictions.")] = False,
     form: FormatOption = Format.table,
 ) -> None:
-    """Predict every row of measured collectives and say how far off the predictions are.
+    """Predict every row of a table of measurements and say how far off the predictions are; of served requests also whether layouts
+    are in the measured order.
 
     Exit code 0 however far off they are; 2 where the file cannot be read as such a table.
     """

@@ -87,6 +87,11 @@ def added(name: str, children: tuple[Step, ...], *, times: float = 1.0, formula:
     return Step(name, value, unit, "sum", times, formula, children=children)
 
 
+def part(name: str, children: tuple[Step, ...]) -> Step:
+    """A named part of its kernels; of one kernel alone that kernel by the name of the part."""
+    return replace(children[0], name=name) if len(children) == 1 else added(name, children)
+
+
 def repeated(one: Step, times: int) -> Step:
     """A step that happens once made one that happens ``times`` times (fewer than none: what is saved)."""
     bar = one.bar

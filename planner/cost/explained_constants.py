@@ -26,11 +26,12 @@ _MEANT_FOR_BARS = frozenset({"error", "interval"})
 
 
 def quantities(record: Any, *leave_out: str) -> tuple[Quantity, ...]:
-    """The numbers of a record, by the names of its fields; what is infinite, absent or no number is left out."""
+    """The numbers of a record, by the names of its fields; what is infinite, absent or none is left out."""
     found = []
     for field in fields(record):
         value = getattr(record, field.name)
-        if field.name in leave_out or isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+        counts = isinstance(value, int | float) and not isinstance(value, bool) and not math.isinf(value)
+        if field.name in leave_out or not counts or not value:
             continue
         found.append(Quantity(field.name, float(value), "s" if field.name in _IN_SECONDS else ""))
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner.core.explanation import Quantity, Step, added, repeated
+from planner.core.explanation import Quantity, Step, part, repeated
 from planner.core.hardware import GpuSpec
 from planner.core.model import Layer, MoeMlp, kinds
 from planner.core.quantization import BF16, WeightFormat
@@ -47,19 +47,19 @@ class ExplainedLayers(LayerCost):
     def decode_parts(self, layers: Sequence[Layer], batch: int) -> dict[str, Step]:
         """A decode step of ``batch`` sequences, by part."""
         return {
-            "linear": added("linear", self._linear(layers, ((batch, 1),))),
-            "attention": added("attention", self._attention(layers, lambda layer: self._decode_attention(layer, batch))),
-            "experts": added("experts", self._experts(layers, ((batch, 1),))),
-            "elementwise": added("elementwise", self._small(layers, 1)),
+            "linear": part("linear", self._linear(layers, ((batch, 1),))),
+            "attention": part("attention", self._attention(layers, lambda layer: self._decode_attention(layer, batch))),
+            "experts": part("experts", self._experts(layers, ((batch, 1),))),
+            "elementwise": part("elementwise", self._small(layers, 1)),
         }
 
     def prefill_parts(self, layers: Sequence[Layer], chunks: Chunks) -> dict[str, Step]:
         """A whole prompt, by part."""
         return {
-            "linear": added("linear", self._linear(layers, chunks.parts)),
-            "attention": added("attention", self._attention(layers, lambda layer: self._prompt_attention(layer, chunks))),
-            "experts": added("experts", self._experts(layers, chunks.parts)),
-            "elementwise": added("elementwise", self._small(layers, chunks.count)),
+            "linear": part("linear", self._linear(layers, chunks.parts)),
+            "attention": part("attention", self._attention(layers, lambda layer: self._prompt_attention(layer, chunks))),
+            "experts": part("experts", self._experts(layers, chunks.parts)),
+            "elementwise": part("elementwise", self._small(layers, chunks.count)),
         }
 
     def riding_parts(self, layers: Sequence[Layer], chunks: Chunks, batch: int) -> tuple[Step, ...]:
@@ -67,9 +67,9 @@ class ExplainedLayers(LayerCost):
         both = [(batch + size, times) for size, times in chunks.parts]
         alone = [(batch, -times) for _, times in chunks.parts]
         return (
-            added("linear, beside decoding", (*self._linear(layers, both), *self._linear(layers, alone))),
-            added("attention", self._attention(layers, lambda layer: self._prompt_attention(layer, chunks))),
-            added("experts, beside decoding", (*self._experts(layers, both), *self._experts(layers, alone))),
+            part("linear, beside decoding", (*self._linear(layers, both), *self._linear(layers, alone))),
+            part("attention", self._attention(layers, lambda layer: self._prompt_attention(layer, chunks))),
+            part("experts, beside decoding", (*self._experts(layers, both), *self._experts(layers, alone))),
         )
 
     def _linear(self, layers: Sequence[Layer], passes: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
@@ -90,7 +90,7 @@ class ExplainedLayers(LayerCost):
         fit = self.calibration.gemm_fit(weights.kernels)
         value = count * time
         return Step(
-            f"product {tokens:g} x {inputs:g} x {outputs:g} in {name}",
+            f"product in {name}",
             value,
             "s",
             "formula",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from planner.core.estimate import CollectiveTime
-from planner.core.explanation import Bar, Constants, Quantity, Step, added
+from planner.core.estimate import Basis, CollectiveTime
+from planner.core.explanation import Bar, Constants, Quantity, Step, added, part
 from planner.core.plan import Group, Placement
 from planner.cost.collectives import factor_key
 from planner.cost.contention import Sharing
@@ -15,6 +15,15 @@ from planner.cost.strategy import HIDDEN_BYTES
 from planner.units import Bytes, Seconds
 
 _MEASURED = "measured"
+_RESTS_ON: dict[Basis, str] = {
+    "here": "a measurement of the same machine",
+    "same": "a measurement of the same GPUs",
+    "alike": "a measurement of GPUs joined alike",
+    "nvlink": "the model over NVLink",
+    "pcie": "the model over PCIe",
+    "staged": "the model through host memory",
+    "network": "the model over a network",
+}
 
 
 class ExplainedWires:
@@ -63,7 +72,7 @@ class ExplainedWires:
     def _reduces(self, name: str, group: Group, parts: list[tuple[CollectiveTime, Bytes, int]]) -> tuple[Step, ...]:
         """All-reduces of one group; nothing where there are none."""
         steps = tuple(self._reduce(group, *part) for part in parts if part[0].time > 0 and part[2])
-        return (added(name, steps),) if steps else ()
+        return (part(name, steps),) if steps else ()
 
     def _reduce(self, group: Group, one: CollectiveTime, size: Bytes, times: int) -> Step:
         """All-reduces of one size, ``times`` of them."""
@@ -73,7 +82,7 @@ class ExplainedWires:
         asked = [Quantity("message", size, "B"), Quantity("ranks", len(group)), Quantity("algorithm", one.algorithm)]
         if one.limiting_link:
             asked.append(Quantity("limiting link", one.limiting_link))
-        basis = f"nine of ten measured collectives that rest on the same ({one.basis}), their machine left out"
+        basis = f"nine of ten collectives of machines left out of the fit, predicted from {_RESTS_ON.get(one.basis, 'a model')}"
         bar = Bar(value * interval[0], value * interval[1], basis) if interval else None
         name = f"all-reduces of {size / 2**10:,.0f} KiB"
         return Step(name, value, "s", "formula", times, formula, tuple(asked), constants, one.source, bar)

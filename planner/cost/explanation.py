@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from planner.core.explanation import Bar, Explanation, Quantity, Step, added, numbered
+from planner.core.explanation import Bar, Explanation, Quantity, Step, added, numbered, part
 from planner.core.plan import Infeasible, Placement, Plan, Replica
 from planner.cost import serving
 from planner.cost.explained_constants import ENGINES, entry, key_of
@@ -127,7 +127,7 @@ class _Tree:
 
     def _decode(self, replica: int) -> Step:
         """A decode step: every stage's in turn, or as often the slowest as there are micro-batches, whichever is longer."""
-        strategy, metrics = self.strategy, self.metrics[replica]
+        strategy = self.strategy
         fit = strategy.calibration.overhead(strategy.traits.stack)
         name = key_of(strategy.calibration.overheads, fit)
         beside = [*self.wires.exchange(prompt=False)]
@@ -153,8 +153,7 @@ class _Tree:
         )
         held_up = added("slowest stage with every micro-batch", (slowest,), times=micro_batches)
         period = Step("pipeline", max(around.value, held_up.value), "s", "max", 1.0, "decode_period", children=(around, held_up))
-        found = added("decode step", (period, *beside))
-        return replace(found, inputs=(Quantity("decode period", metrics.decode_period, "s"),))
+        return added("decode step", (period, *beside))
 
     def _decode_stages(self, replica: Replica) -> list[Step]:
         strategy = self.strategy
@@ -163,7 +162,7 @@ class _Tree:
             parts = self.layers.decode_parts(layers, strategy.batch)
             head = strategy.stages[number].decode.get("head", Seconds(0.0))
             if head:
-                parts["head"] = added("head", (self.layers.head_step(strategy.batch, head),))
+                parts["head"] = part("head", (self.layers.head_step(strategy.batch, head),))
             kernels = tuple(part for part in parts.values() if part.value)
             steps.append(added("stage", (*kernels, *self.wires.decode(number, group))))
         return steps

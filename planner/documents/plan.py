@@ -141,11 +141,6 @@ class PlanDocument(Document):
     warnings: list[str] = []
 
 
-def is_plan(text: str) -> bool:
-    """Whether a text looks like a saved plan."""
-    return f"\nkind: {KIND}\n" in f"\n{text}"
-
-
 def digest_of(data: Any) -> str:
     """A digest of plain data that does not depend on the order of keys."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -254,41 +249,6 @@ def _expected_out(expected: Expected) -> dict[str, Any]:
 
 def _without_none(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in mapping.items() if value is not None}
-
-
-def expected_figures(
-    times: tuple[float, float, float],
-    intervals: tuple[tuple[float, float], tuple[float, float], tuple[float, float]],
-    basis: str,
-    memory: tuple[float, ...],
-    room: tuple[int, int],
-) -> Expected:
-    """Figures as a plan keeps them: six digits, memory to a thousandth of a GiB; anything finer is not known anyway.
-
-    ``times`` and ``intervals`` are of TTFT (s), TPOT (s) and output (tokens/s); ``memory`` in bytes by stage; ``room`` is the
-    tokens of the KV cache and the requests they hold.
-    """
-
-    def digits(value: float) -> float:
-        return round(float(f"{value:.6g}"), 9)
-
-    def rate(value: float) -> float:
-        return round(float(f"{value:.6g}"), 3)
-
-    ttft, tpot, output = times
-    first, second, third = intervals
-    sizes = tuple(Bytes(round(size / 2**30, 3) * 2**30) for size in memory)
-    return Expected(
-        Seconds(digits(ttft)),
-        Seconds(digits(tpot)),
-        rate(output),
-        (digits(first[0]), digits(first[1])),
-        (digits(second[0]), digits(second[1])),
-        (rate(third[0]), rate(third[1])),
-        basis,
-        sizes,
-        *room,
-    )
 
 
 def parse_plan(text: str, name: str, find_topology: Callable[[str], Topology]) -> SavedPlan:

@@ -32,6 +32,18 @@ def gibibytes(size: float) -> str:
     return f"{size / 2**30:.1f}"
 
 
+def size(value: float) -> str:
+    """Bytes in the largest unit that leaves a whole one, with three digits.
+
+    >>> size(73.64 * 2**30), size(33554432), size(524288), size(12)
+    ('73.6 GiB', '32 MiB', '512 KiB', '12 B')
+    """
+    for factor, unit in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
+        if value >= factor:
+            return f"{value / factor:,.0f} {unit}" if value >= 1000 * factor else f"{value / factor:.3g} {unit}"
+    return f"{value:.3g} B"
+
+
 def rate(value: float) -> str:
     """Tokens per second, with a separator for thousands.
 

@@ -15,7 +15,7 @@ from planner.errors import BadInput, unknown_name
 from planner.validation import kernels, memory, serving
 from planner.validation.answering import Library
 from planner.validation.collectives import CollectiveRows, find_operation, predict_collective, refuse_gpus, wires_of
-from planner.validation.ranking import ranking
+from planner.validation.ranking import ranking_of
 
 
 class Rows(Protocol):
@@ -71,7 +71,7 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
 def _graded(rows: Rows, of: Mapping[str, str], answers: Sequence[RowAnswer]) -> Graded:
     """The grades of a group of rows; of served layouts also whether they are in order."""
     found = graded(of, answers)
-    return replace(found, ranking=ranking(answers)) if rows.kind == serving.ServingRows.kind else found
+    return replace(found, ranking=ranking_of(answers)) if rows.kind == serving.ServingRows.kind else found
 
 
 def _answer(rows: Rows, row: TableRow) -> RowAnswer:

@@ -31,7 +31,7 @@ class Contender:
     predicted_tpot: float = math.nan
 
 
-def ranking(answers: Sequence[RowAnswer]) -> Ranking | None:
+def ranking_of(answers: Sequence[RowAnswer]) -> Ranking | None:
     """The order of layouts by what they serve for each GPU, at one load; ``None`` where no two rows can be compared.
 
     Rows are of one question where model, weights, engine, GPUs, lengths and load are the same. What is served is the rate where all

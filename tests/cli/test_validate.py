@@ -159,3 +159,186 @@ def test_rows_that_move_nothing_or_lack_a_flagged_fact_are_counted_not_refused(p
     assert (every["rows"], every["answered"]) == (3, 1)
     path.write_text("topology,impl,op,n_gpus,message_bytes,time_us\n8xH100-SXM5-80GB,nccl-2.27,all_reduce,,1048576,30\n")
     assert planner("validate", str(path)).code == 2
+
+
+SERVED = "topology,model,quant,engine,tp,pp,ep,dp,isl,osl,load_kind,load,system,output_tokens_per_s,tpot_ms,ttft_ms,flag\n"
+
+
+def served(planner: Planner, gpus: int, *degrees: int, load: int = 32) -> dict[str, float]:
+    """What a layout of Llama 3.1 8B is predicted to serve."""
+    names = zip(("--tp", "--pp", "--dp"), map(str, degrees), strict=True)
+    asked = [word for pair in names for word in pair] + ["--concurrency", str(load), "--format", "json"]
+    (plan,) = planner("estimate", "llama-3.1-8b", "-t", f"{gpus}xH100-SXM5-80GB", *asked).document["plans"]
+    said = plan["estimate"]
+    return {"rate": said["output_tokens_per_s"], "tpot": said["tpot_s"] * 1e3, "ttft": said["ttft_s"] * 1e3}
+
+
+def row(gpus: int, degrees: tuple[int, int, int], measured: dict[str, float], load: int = 32) -> str:
+    """A measured run; a figure that is not there was not measured."""
+    tensor, stages, data = degrees
+    question = f"{gpus}xH100-SXM5-80GB,llama-3.1-8b,bf16,vllm-0.9,{tensor},{stages},1,{data},1024,256,concurrency,{load},me"
+    figures = ",".join(f"{measured[name]:.9g}" if name in measured else "" for name in ("rate", "tpot", "ttft"))
+    return f"{question},{figures},\n"
+
+
+LAYOUTS = ((4, 1, 1), (2, 1, 2), (1, 1, 4))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, planner: Planner) -> Path:
+    """Three layouts of four GPUs, the predicted order turned round for two of them; one of two GPUs; rows to refuse."""
+    best, middle, worst = sorted(((served(planner, 4, *one), one) for one in LAYOUTS), key=lambda pair: -pair[0]["rate"])
+    two = served(planner, 2, 2, 1, 1)
+    path = tmp_path / "served.csv"
+    path.write_text(
+        SERVED
+        + row(4, best[1], {**best[0], "rate": middle[0]["rate"] / 2})
+        + row(4, middle[1], {**middle[0], "rate": middle[0]["rate"]})
+        + row(4, worst[1], {**worst[0], "rate": middle[0]["rate"] / 4})
+        + row(2, (2, 1, 1), {**two, "rate": middle[0]["rate"] / 16})
+        + row(4, (4, 1, 1), {"tpot": 7.0}, load=8).replace("vllm", "nobody")
+        + row(4, (4, 1, 1), {"tpot": 7.0}, load=8).replace("concurrency", "poisson")
+        + row(4, (3, 1, 1), {"tpot": 7.0}, load=8)
+    )
+    return path
+
+
+def conforms(document: object) -> None:
+    assert [error.message for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(document)] == []
+
+
+def test_served_layouts_are_graded_by_figure_and_ranked(planner: Planner, runs: Path) -> None:
+    document = planner("validate", str(runs), "--format", "json").document
+    conforms(document)
+    assert (document["kind"], document["rows"], document["answered"]) == ("serving", 7, 4)
+    for name in ("tpot_ms", "ttft_ms"):
+        assert document["overall"][name]["measurements"] == 4
+        assert document["overall"][name]["mape"] == pytest.approx(0, abs=1e-6)
+        assert document["overall"][name]["inside_interval"] == 1.0
+    same, every = document["ranking"]["same_gpus"], document["ranking"]["per_gpu"]
+    assert (same["groups"], same["pairs"], every["groups"], every["pairs"]) == (1, 3, 1, 6)
+    assert same["top1_regret"] == pytest.approx(0.5)  # the chosen layout serves half of the best
+    assert same["agreement"] == pytest.approx(2 / 3)
+    for at in same["at_tpot_target"]:  # all meet every target, in truth and by the prediction
+        assert (at["groups"], at["top1_regret"], at["lost"]) == (1, pytest.approx(0.5), 0)
+    run = planner("validate", str(runs))
+    for words in (
+        "4 of 7 rows answered",
+        "ranking of all, equally many GPUs: 1 group, regret 50.0%, 67% of 3 pairs in order",
+        "TPOT within 20 ms: 1 group, regret 50.0%, all lost in 0",
+        "no prediction for 1 row: engine 'nobody-0.9' is not planned for",
+        "no prediction for 1 row: load kind 'poisson' is not predicted",
+        "no prediction for 1 row: does not fit by this estimate",
+    ):
+        assert words in run.words, words
+
+
+def test_rankings_are_told_by_group_where_a_group_has_several_layouts(planner: Planner, runs: Path) -> None:
+    document = planner("validate", str(runs), "--by", "engine,load", "--format", "json").document
+    conforms(document)
+    ranked = {(group["engine"], group["load"]): "ranking" in group for group in document["groups"]}
+    assert ranked == {("vllm-0.9", "32"): True, ("vllm-0.9", "8"): False, ("nobody-0.9", "8"): False}
+    assert "ranking of vllm-0.9, 32, equally many GPUs" in planner("validate", str(runs), "--by", "engine,load").words
+
+
+def test_a_target_is_lost_where_the_choice_misses_it_or_there_is_none(planner: Planner, tmp_path: Path) -> None:
+    """Times per token alone: of two layouts that both keep 20 ms by the prediction, the chosen one is measured at 30 ms."""
+    fast, slow = sorted(((served(planner, 4, *one), one) for one in LAYOUTS[:2]), key=lambda pair: pair[0]["tpot"])
+    assert slow[0]["tpot"] < 20
+    path = tmp_path / "served.csv"
+    path.write_text(SERVED + row(4, fast[1], {"tpot": 30.0}) + row(4, slow[1], {"tpot": 15.0}))
+    same = planner("validate", str(path), "--format", "json").document["ranking"]["same_gpus"]
+    assert (same["top1_regret"], same["agreement"]) == (pytest.approx(0.5), 0.0)
+    found = {at["tpot_ms"]: (at["top1_regret"], at["lost"]) for at in same["at_tpot_target"]}
+    assert found == {20.0: (1.0, 1), 50.0: (pytest.approx(0.5), 0), 100.0: (pytest.approx(0.5), 0)}
+    path.write_text(SERVED + row(4, fast[1], {"tpot": 130.0}) + row(4, slow[1], {"tpot": 150.0}))
+    same = planner("validate", str(path), "--format", "json").document["ranking"]["same_gpus"]
+    assert [(at["groups"], at["top1_regret"]) for at in same["at_tpot_target"]] == [(0, None)] * 3
+
+
+def test_a_measured_layout_that_does_not_fit_by_the_estimate_is_never_chosen(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "served.csv"
+    text = row(2, (2, 1, 1), {"rate": 100.0}) + row(2, (1, 1, 2), {"rate": 400.0})
+    path.write_text(SERVED + text.replace("llama-3.1-8b", "llama-3.1-70b"))
+    same = planner("validate", str(path), "--format", "json").document["ranking"]["same_gpus"]
+    assert (same["groups"], same["pairs"]) == (1, 0)
+    assert (same["top1_regret"], same["agreement"]) == (pytest.approx(0.75), None)
+
+
+def test_predictions_of_served_layouts_are_written_with_their_bars(planner: Planner, runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    assert planner("validate", str(runs), "--predictions", str(out)).code == 0
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    for name in ("ttft_ms", "tpot_ms", "output_tokens_per_s", "total_tokens_per_s", "e2e_latency_s"):
+        for one in rows[:4]:
+            low, said, high = (float(one[f"predicted_{name}{end}"]) for end in ("_low", "", "_high"))
+            assert low < said < high
+        assert [one[f"predicted_{name}"] for one in rows[4:]] == [""] * 3
+    for one in rows[:4]:
+        assert float(one["predicted_tpot_ms"]) == pytest.approx(float(one["tpot_ms"]), rel=1e-4)
+        assert float(one["predicted_total_tokens_per_s"]) == pytest.approx(
+            5 * float(one["predicted_output_tokens_per_s"]), rel=1e-4
+        )
+
+
+def test_memory_is_graded_by_metric(planner: Planner, tmp_path: Path) -> None:
+    """Measured a fifth above what is predicted."""
+    header = "topology,engine,model,quant,tp,metric,value\n"
+    rows = [f"2xH100-SXM5-80GB,vllm,llama-3.1-8b,bf16,2,{metric}" for metric in ("weights_gib_per_gpu", "kv_tokens_total")]
+    path, out = tmp_path / "memory.csv", tmp_path / "out.csv"
+    path.write_text(header + "".join(f"{one},1\n" for one in rows))
+    assert planner("validate", str(path), "--predictions", str(out)).code == 0
+    said = [float(one["predicted_value"]) for one in csv.DictReader(out.read_text().splitlines())]
+    path.write_text(
+        header
+        + "".join(f"{one},{1.25 * value:.6f}\n" for one, value in zip(rows, said, strict=True))
+        + "2xH100-SXM5-80GB,vllm,llama-3.1-8b,bf16,2,mood,1\n"
+    )
+    document = planner("validate", str(path), "--by", "tp", "--format", "json").document
+    conforms(document)
+    assert (document["kind"], document["answered"], document["rows"]) == ("memory", 2, 3)
+    assert set(document["overall"]) == {"weights_gib_per_gpu", "kv_tokens_total"}
+    for grade in document["overall"].values():
+        assert grade["bias"] == pytest.approx(-0.2, abs=1e-4)
+        assert grade["inside_interval"] == 0.0
+    assert document["groups"][0]["weights_gib_per_gpu"]["measurements"] == 1
+    assert "no prediction for 1 row: mood is not predicted" in planner("validate", str(path)).words
+
+
+KERNELS = {
+    "gemm": ("gpu,quant,m,n,k", "H100-SXM5-80GB,bfloat16,64,8192,4096", "H100-SXM5-80GB,int3,64,8192,4096"),
+    "attention": (
+        "gpu,phase,batch,seq,n_heads,n_kv_heads,head_dim,kv_dtype",
+        "H100-SXM5-80GB,decode,8,1024,32,8,128,bfloat16",
+        "nothing,decode,8,1024,32,8,128,bfloat16",
+    ),
+    "moe": (
+        "gpu,quant,tokens,hidden,inter,topk,experts,moe_tp,moe_ep",
+        "H100-SXM5-80GB,fp8,64,4096,1536,8,128,1,8",
+        "H100-SXM5-80GB,int3,64,4096,1536,8,128,1,8",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_kernels_are_graded_by_time(planner: Planner, tmp_path: Path, kind: str) -> None:
+    columns, asked, refused = KERNELS[kind]
+    path, out = tmp_path / "kernels.csv", tmp_path / "out.csv"
+    path.write_text(f"{columns},time_us\n{asked},1\n")
+    assert planner("validate", str(path), "--predictions", str(out)).code == 0
+    (one,) = csv.DictReader(out.read_text().splitlines())
+    low, said, high = (float(one[f"predicted_time_us{end}"]) for end in ("_low", "", "_high"))
+    assert low < said < high
+    path.write_text(f"{columns},time_us\n{asked},{said / 1.1:.6f}\n{asked},{2 * high:.6f}\n{refused},1\n")
+    run = planner("validate", str(path), "--by", "gpu", "--format", "json")
+    document = run.document
+    conforms(document)
+    assert (document["kind"], document["answered"], document["rows"]) == (kind, 2, 3)
+    grade = document["overall"]["time_us"]
+    assert grade["measurements"] == 2
+    assert grade["mape"] == pytest.approx((0.1 + 1 - said / (2 * high)) / 2, abs=1e-3)
+    assert grade["inside_interval"] == 0.5
+    assert "ranking" not in document
+    words = planner("validate", str(path)).words
+    assert "2 of 3 rows answered" in words
+    assert "no prediction for 1 row: " in words

@@ -1,0 +1,35 @@
+"""The command that measures on the running server what a plan predicts: the engine's own benchmark, the same traffic.
+
+Arguments as the documentation of ``vllm bench serve``, ``sglang.bench_serving`` and AIPerf (which TensorRT-LLM's own examples use)
+has them in November 2026; none was run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from planner.core.saved import SavedPlan
+
+ROUNDS = 8
+"""Requests a benchmark sends, in multiples of the concurrency: the first and last of them do not meet a full server."""
+LEAST_REQUESTS = 32
+
+
+def benchmark(saved: SavedPlan, engine: str, address: str) -> Sequence[str]:
+    """The argument vector for a server at ``address``."""
+    traffic, model = saved.workload, saved.model.name
+    requests = str(max(LEAST_REQUESTS, ROUNDS * traffic.concurrency))
+    lengths = (str(traffic.input_tokens), str(traffic.output_tokens))
+    flight = str(traffic.concurrency)
+    if engine == "vllm":
+        start = ["vllm", "bench", "serve", "--model", model, "--base-url", address, "--dataset-name", "random"]
+        sizes = ["--random-input-len", lengths[0], "--random-output-len", lengths[1], "--ignore-eos"]
+        return [*start, *sizes, "--max-concurrency", flight, "--num-prompts", requests]
+    if engine == "sglang":
+        start = ["python3", "-m", "sglang.bench_serving", "--backend", "sglang-oai", "--base-url", address, "--model", model]
+        sizes = ["--dataset-name", "random-ids", "--random-input-len", lengths[0], "--random-output-len", lengths[1]]
+        return [*start, *sizes, "--random-range-ratio", "1", "--max-concurrency", flight, "--num-prompts", requests]
+    start = ["aiperf", "profile", "--model", model, "--url", address, "--endpoint-type", "chat", "--streaming"]
+    sizes = ["--synthetic-input-tokens-mean", lengths[0], "--synthetic-input-tokens-stddev", "0"]
+    sizes += ["--output-tokens-mean", lengths[1], "--output-tokens-stddev", "0"]
+    return [*start, *sizes, "--extra-inputs", "ignore_eos:true", "--concurrency", flight, "--request-count", requests]
