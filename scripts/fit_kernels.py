@@ -239,12 +239,12 @@ def main() -> None:
     out("attention:\n")
     straight = (line, [8e-6, 0.8], [1e-3, 0.97])
     smoothly = (prompt, [1e-5, 0.6, 0.6, 0.5], [1e-3, 0.97, 4.0, 20.0])
-    for phase, how, names in (
+    for phase, kind, called in (
         ("decode", straight, ("launch", "efficiency")),
         ("prefill", smoothly, ("launch", "efficiency", "sharpness", "traffic")),
     ):
         rows = attention_rows(folder, phase)
-        out(f"  {phase}: {entry(fit(*how, rows), names, rows, ratios_left_out(*how, rows))}\n")
+        out(f"  {phase}: {entry(fit(*kind, rows), called, rows, ratios_left_out(*kind, rows))}\n")
     out(
         "# dispatch and combine of experts on one node: launch, and the share of the NVLinks' line rate that 16-bit tokens reach\n"
     )

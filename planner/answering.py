@@ -1,0 +1,148 @@
+"""From a model and a machine as they were loaded to a search, and from what it ranked to an answer with launches and reasons."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from planner.errors import BadInput
+from planner.machines import load_gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from planner.core.engine import Engine
+    from planner.core.finding import Finding
+    from planner.core.hardware import GpuSpec
+    from planner.core.model import ModelSpec
+    from planner.core.plan import Infeasible
+    from planner.core.topology import Topology
+    from planner.core.workload import Objective, Workload
+    from planner.search.rank import Ranked, Search
+    from planner.search.recommendation import Recommendation
+
+_QUANTISED = re.compile(r"(?i)(nv|mx)?fp[48]\b|int[48]\b|awq|gptq|w[48]a(8|16)")
+
+
+def prepare(
+    model: ModelSpec, topology: Topology, workload: Workload, engine: str, objective: Objective
+) -> tuple[Engine, Search, Topology, tuple[str, ...]]:
+    """The engine, a search over what it can run, the topology with its bandwidths, and what to warn of.
+
+    Raises ``BadInput`` for an unknown engine or GPU.
+    """
+    from planner.cost.pricer import Pricer
+    from planner.documents.calibration import load_calibration
+    from planner.engines import find_engine
+    from planner.search.rank import Search
+
+    chosen = find_engine(engine)
+    equipped, specs = equip_with_rates(topology)
+    model = _in_half(model, specs.values())
+    pricer = Pricer(equipped, specs, model, workload, chosen.traits, load_calibration())
+    return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
+
+
+def equip_with_rates(topology: Topology) -> tuple[Topology, dict[str, GpuSpec]]:
+    """The topology with the bandwidths its hardware implies. Raises ``BadInput`` where a GPU is not named."""
+    from planner.documents.hardware import load_link_rates
+    from planner.graph.equip import equip
+
+    unnamed = [gpu.id for gpu in topology.gpus if gpu.hardware is None]
+    if unnamed:
+        raise BadInput(
+            f"does not say which GPU {unnamed[0]} is",
+            path=topology.name,
+            hint="add --gpu NAME, for example --gpu H100-SXM5-80GB or --gpu RTX-3090",
+        )
+    specs = {name: load_gpu(name) for name in topology.hardware}
+    return equip(topology, specs, load_link_rates()), specs
+
+
+def diagnose(topology: Topology) -> tuple[Finding, ...]:
+    """What the reader of a topology found, then what its graph and facts show: see :mod:`planner.graph.diagnosis`."""
+    from planner.documents.hardware import load_link_rates
+    from planner.graph.diagnosis import diagnose as conclude
+
+    specs = {}
+    for name in topology.hardware:
+        with contextlib.suppress(BadInput):  # a name that nobody knows has no data sheet
+            specs[name] = load_gpu(name)
+    return (*dict.fromkeys(topology.findings), *conclude(topology, specs, load_link_rates()))
+
+
+def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:
+    """The model in fp16 where a GPU has no bf16: engines refuse bf16 there unless they are told."""
+    from planner.core.quantization import BF16, FP16
+
+    if all("bf16" in spec.compute for spec in specs):
+        return model
+    weights = FP16 if model.weight_format == BF16 else model.weight_format
+    return replace(model, weight_format=weights, dtype_override="half")
+
+
+def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec) -> tuple[str, ...]:
+    warnings = [f"{finding.code}: {finding.message}" for finding in diagnose(topology) if finding.severity == "problem"]
+    warnings += [f"{model.name}: {note}" for note in model.notes]
+    if len(specs) > 1:
+        warnings.append(f"mixed GPUs ({', '.join(specs)}): every rank is sized and timed as the weakest GPU of its plan")
+    other = sorted({spec.vendor for spec in specs.values() if spec.vendor != "NVIDIA"})
+    if other:
+        warnings.append(f"{', '.join(other)} GPUs: constants were fitted on NVIDIA GPUs only, launch commands are untested there")
+    if model.dtype_override is not None:
+        without = ", ".join(name for name, spec in specs.items() if "bf16" not in spec.compute)
+        warnings.append(f"{without} has no bf16: the plan is for --dtype {model.dtype_override}")
+    named, there = model.weight_format, model.checkpoint_format
+    if named != there and named.needs_own_checkpoint:
+        warnings.append(f"--quant {named.name}: {model.name} itself holds {there.name}; launch a checkpoint in {named.name}")
+    if there.name in {"bf16", "fp16"} and named == there and (said := _QUANTISED.search(model.name)):
+        warnings.append(
+            f"the name of {model.name} says {said[0]}, its config says {there.name} (is hf_quant_config.json missing?): "
+            f"add --quant if the weights are quantised"
+        )
+    return tuple(warnings)
+
+
+def answered(
+    engine: Engine,
+    search: Search,
+    topology: Topology,
+    ranked: Sequence[Ranked],
+    infeasible: Sequence[Infeasible],
+    warnings: tuple[str, ...],
+    top: int,
+) -> Recommendation:
+    """What a search found as an answer: the first ``top`` plans with launches and reasons, what does not run or fit, warnings."""
+    from planner.deploy.shell import command_line
+    from planner.search.reasons import plan_reasons, reasons
+    from planner.search.recommendation import Recommendation, Recommended
+
+    pricer = search.pricer
+    plans = []
+    for place, one in enumerate(ranked[:top]):
+        launch = engine.launch(one.plan, pricer.model, topology)
+        commands = tuple(command_line(process) for process in launch.processes)
+        shared = one.estimate.communication.shared_link
+        assumptions = (*one.estimate.assumptions, *((str(shared),) if shared else ()))
+        plans.append(Recommended(place + 1, one, launch, commands, plan_reasons(search, ranked, place), assumptions))
+    return Recommendation(
+        topology=topology,
+        model=pricer.model,
+        workload=pricer.workload,
+        objective=search.objective,
+        engine=engine.traits,
+        plans=tuple(plans),
+        infeasible=tuple(infeasible),
+        reasons=reasons(search, ranked, infeasible),
+        warnings=(*warnings, *_missed_targets(pricer.workload, ranked)),
+        considered=len(ranked),
+    )
+
+
+def _missed_targets(workload: Workload, ranked: Sequence[Ranked]) -> tuple[str, ...]:
+    if not ranked or not ranked[0].missed(workload):
+        return ()
+    return (f"no plan meets the targets; the first misses {' and '.join(ranked[0].missed(workload))}",)
