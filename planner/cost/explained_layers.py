@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from planner.core.explanation import Quantity, Step, part, repeated
 from planner.core.hardware import GpuSpec
-from planner.core.model import Layer, MoeMlp, kinds
+from planner.core.model import Layer, Mixer, MoeMlp, kinds
 from planner.core.quantization import BF16, WeightFormat
 from planner.cost.explained_constants import (
     ENGINES,
@@ -25,8 +25,6 @@ from planner.units import Seconds
 
 Shape = tuple[float, float, float, str]
 """Tokens, inputs, outputs and weight format of a product."""
-_KINDS = {"Attention": "attention", "LatentAttention": "latent attention", "LinearAttention": "recurrence"}
-"""What kinds of mixers are called."""
 
 
 class ExplainedLayers(LayerCost):
@@ -125,7 +123,7 @@ class ExplainedLayers(LayerCost):
             *quantities(layer.attention),
         )
         constants = (entry("attention.decode", KERNELS, fit), data_sheet(self.gpu, "bf16"))
-        name = _KINDS[type(layer.attention).__name__]
+        name = _kind(layer.attention)
         return Step(name, time, "s", "formula", 1.0, "decode_attention", asked, constants, bar=kernel_bar(time, fit))
 
     def _prompt_attention(self, layer: Layer, chunks: Chunks) -> Step:
@@ -137,7 +135,7 @@ class ExplainedLayers(LayerCost):
             *quantities(layer.attention),
         )
         constants = (entry("attention.prefill", KERNELS, fit), data_sheet(self.gpu, "bf16"))
-        name = _KINDS[type(layer.attention).__name__]
+        name = _kind(layer.attention)
         return Step(name, time, "s", "formula", 1.0, "prompt_attention", asked, constants, bar=kernel_bar(time, fit))
 
     def _experts(self, layers: Sequence[Layer], passes: Sequence[tuple[int, int]]) -> tuple[Step, ...]:
@@ -184,3 +182,9 @@ class ExplainedLayers(LayerCost):
         """The language-model head, which takes ``time``."""
         vocabulary = self.model.vocabulary_size / self.parallelism.tensor
         return self.product((batch, self.model.hidden_size, vocabulary, "bf16"), 1, time, BF16)
+
+
+def _kind(mixer: Mixer | None) -> str:
+    """What a kind of mixer is called: ``latent attention``."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(mixer).__name__)
+    return words.strip()

@@ -63,11 +63,12 @@ def compare(questions: Sequence[Sequence[Contender]]) -> Comparison:
     counted = [one for one in questions if len(one) > 1 and any(each.predicted is not None for each in one)]
     regrets, agreed = [], []
     for question in counted:
-        chosen = max((one for one in question if one.predicted is not None), key=_promise)
+        predicted = [one for one in question if one.predicted is not None]
+        chosen = max(predicted, key=_promise)
         regrets.append(1 - chosen.measured / max(one.measured for one in question))
-        for one, other in combinations(question, 2):
-            if one.predicted is not None and other.predicted is not None and one.measured != other.measured:
-                agreed.append((one.measured > other.measured) == (one.predicted > other.predicted))
+        for one, other in combinations(predicted, 2):
+            if one.measured != other.measured:
+                agreed.append((one.measured > other.measured) == (_promise(one) > _promise(other)))
     return Comparison(
         groups=len(counted),
         pairs=len(agreed),
@@ -121,7 +122,7 @@ def _gpu_kind(topology: str) -> str:
 def _degrees(cells: Mapping[str, str]) -> tuple[int, ...] | None:
     """tp, pp, dp, ep; those that are empty are 1. ``None`` for a row that is not answered and says no numbers."""
     found = [_number(cells, name, 1.0) for name in ("tp", "pp", "dp", "ep")]
-    return None if any(math.isnan(one) for one in found) else tuple(int(one) for one in found)
+    return tuple(int(one) for one in found) if all(one >= 1 for one in found) else None
 
 
 def _number(cells: Mapping[str, str], name: str, default: float = math.nan) -> float:

@@ -342,3 +342,13 @@ def test_kernels_are_graded_by_time(planner: Planner, tmp_path: Path, kind: str)
     words = planner("validate", str(path)).words
     assert "2 of 3 rows answered" in words
     assert "no prediction for 1 row: " in words
+
+
+def test_rows_that_are_not_answered_may_say_anything(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "served.csv"
+    text = row(4, (4, 1, 1), {"rate": 100.0}).replace("vllm", "nobody")
+    odd = [text.replace(",4,1,1,1,1024", f",{tensor},1,1,1,1024") for tensor in ("0.5", "nan", "inf", "-1", "many", "1e308")]
+    path.write_text(SERVED + text + "".join(odd) + text.replace(",100,", ",none,"))
+    document = planner("validate", str(path), "--format", "json").document
+    conforms(document)
+    assert (document["rows"], document["answered"], "ranking" in document) == (8, 0, False)

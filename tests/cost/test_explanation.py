@@ -24,6 +24,11 @@ PLANS = [
     ("qwen3-235b-a22b-fp8", "2x-dgx-h100", Parallelism(8, 1, 2, 16), Workload(), "vllm"),
     ("deepseek-v3", "2x-dgx-h100", Parallelism(8, 2), Workload(5000, 1, 8), "vllm"),
     ("gpt-oss-120b", "dgx-h100", Parallelism(4, 1, 2), Workload(), "sglang"),
+    ("deepseek-v3.2", "8xB200-SXM-180GB", Parallelism(8, 1, 1, 8), Workload(9000, 300, 16), "vllm"),
+    ("gemma-3-27b", "4xL40S", Parallelism(2, 2), Workload(9000, 300, 16), "vllm"),
+    ("qwen3.5-35b-a3b", "4xL40S", Parallelism(4), Workload(), "vllm"),
+    ("nemotron-3-nano-30b-a3b", "4xL40S", Parallelism(4), Workload(), "vllm"),
+    ("llama-4-scout", "dgx-h100", Parallelism(8), Workload(), "tensorrt-llm"),
 ]
 
 

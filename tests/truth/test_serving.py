@@ -15,14 +15,19 @@ from typing import Any
 import pytest
 
 from planner import api
-from planner.cost.accuracy import Figure, RowAnswer
+from planner.cost.accuracy import Figure, RowAnswer, Validation
 
 FIGURES = ("tpot_ms", "ttft_ms")
 
 
 @pytest.fixture(scope="module")
-def answers(shared: Path) -> list[RowAnswer]:
-    return [one for one in api.validate(shared / "data" / "serving.csv").answers if one.cells["load_kind"] == "concurrency"]
+def validation(shared: Path) -> Validation:
+    return api.validate(shared / "data" / "serving.csv")
+
+
+@pytest.fixture(scope="module")
+def answers(validation: Validation) -> list[RowAnswer]:
+    return [one for one in validation.answers if one.cells["load_kind"] == "concurrency"]
 
 
 def figures(answers: list[RowAnswer], name: str) -> list[tuple[RowAnswer, Figure]]:
@@ -48,6 +53,17 @@ def test_most_lie_within_them_on_every_machine_and_engine(answers: list[RowAnswe
             groups[name, engine, one.cells["system"]].append(figure.low <= (figure.measured or 0) <= figure.high)
     poor = {group: sum(held) / len(held) for group, held in groups.items() if sum(held) < 0.8 * len(held)}
     assert poor == {}
+
+
+def test_layouts_are_in_the_measured_order(validation: Validation) -> None:
+    ranking = validation.overall.ranking
+    assert ranking is not None
+    for one, groups, agreement in ((ranking.same_gpus, 40, 0.9), (ranking.per_gpu, 500, 0.95)):
+        assert one.groups >= groups
+        assert one.regret is not None
+        assert one.regret <= 0.02
+        assert one.agreement is not None
+        assert one.agreement >= agreement
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,94 @@
+"""planner explain"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from planner.cli.answer import Question, show, understood
+from planner.cli.guard import guarded
+from planner.cli.options import (
+    MODEL_HELP,
+    MOST,
+    Concurrency,
+    EngineOption,
+    Format,
+    FormatOption,
+    Gpu,
+    InputTokens,
+    ObjectiveName,
+    ObjectiveOption,
+    OutputTokens,
+    Quant,
+    TopologyReference,
+    TpotTarget,
+    TtftTarget,
+)
+from planner.errors import BadInput
+
+
+@guarded
+def explain(
+    model: Annotated[
+        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False),
+    ] = None,
+    topology: TopologyReference = None,
+    tensor: Annotated[int, typer.Option("--tp", "--tensor-parallel-size", min=1, max=MOST, help="Tensor-parallel size.")] = 1,
+    pipeline: Annotated[
+        int, typer.Option("--pp", "--pipeline-parallel-size", min=1, max=MOST, help="Pipeline-parallel size.")
+    ] = 1,
+    data: Annotated[int, typer.Option("--dp", "--data-parallel-size", min=1, max=MOST, help="Replicas.")] = 1,
+    expert: Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")] = 1,
+    input_tokens: InputTokens = 1024,
+    output_tokens: OutputTokens = 256,
+    concurrency: Concurrency = 32,
+    ttft_ms: TtftTarget = None,
+    tpot_ms: TpotTarget = None,
+    objective: ObjectiveOption = ObjectiveName.throughput,
+    engine: EngineOption = "vllm",
+    quant: Quant = None,
+    gpu: Gpu = None,
+    depth: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--depth", min=1, max=MOST, help="How many levels of the tree to show.", show_default=False),
+    ] = None,
+    formulas: Annotated[bool, typer.Option("--formulas", help="List every formula of the cost model instead.")] = False,
+    form: FormatOption = Format.table,
+) -> None:
+    """Take an estimate apart: from TPOT, TTFT, throughput and memory down to formulas, with what went in.
+
+    The options are those of estimate. Exit code 0 with the tree, 1 if the layout does not fit, 2 for bad input.
+    """
+    from planner import api
+    from planner.render import explanation as render
+
+    if formulas:
+        if model is not None:
+            raise BadInput("lists all formulas, whatever the model", path="--formulas", hint="leave out MODEL, or --formulas")
+        _write(render.formulas_document(api.formulas())) if form is Format.json else render.formulas(api.formulas())
+        return
+    if model is None:
+        raise BadInput("no model", path="MODEL", hint="planner explain llama-3.1-70b -t dgx-h100 --tp 8, or --formulas")
+    from planner.core.plan import Parallelism
+
+    question = Question(
+        model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
+    )
+    spec, machine, workload, by = understood(question)
+    degrees = Parallelism(tensor, pipeline, data, expert)
+    answer, tree = api.explain(spec, machine, workload, degrees, engine=engine, objective=by)
+    if tree is None:  # the refusal is what there is to explain
+        show(answer, form)
+    elif form is Format.json:
+        _write(render.explanation_document(answer, tree, depth))
+    else:
+        render.explanation(answer, tree, depth)
+
+
+def _write(document: dict[str, object]) -> None:
+    from planner.render import json
+
+    sys.stdout.write(json.write(document))
