@@ -21,12 +21,10 @@ many rows lie inside intervals that were also made without that system.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from collective_fits import (
     KERNEL_FLOORS,
@@ -44,7 +42,7 @@ from collective_fits import (
     version_groups,
 )
 from collective_rows import Row, read, wires
-from residuals import quantile
+from residuals import grade_or_write, quantile
 
 from planner.core.estimate import Basis
 from planner.cost.accuracy import accuracy
@@ -260,20 +258,5 @@ def write_operations(fits: Fits, outside: Sequence[Answer], rows: Sequence[Row])
                 out(f"        {ranks}: [{', '.join(f'{factor:.3f}' for factor in row)}]\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--date")
-    parser.add_argument("--leave-one-out", action="store_true")
-    arguments = parser.parse_args()
-    rows = read(arguments.folder)
-    if arguments.leave_one_out:
-        report(rows)
-    elif arguments.date is None:
-        parser.error("say with --date when the measurements were fitted")
-    else:
-        write(rows, arguments.date)
-
-
 if __name__ == "__main__":
-    main()
+    grade_or_write(__doc__, read, report, write)

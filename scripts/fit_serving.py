@@ -16,13 +16,14 @@ With --leave-one-out it says instead how far off predictions are with the graded
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from residuals import grade_or_write
 
 from planner import api
 from planner.core.estimate import Estimate
@@ -269,20 +270,5 @@ def write(runs: Sequence[Run], date: str) -> None:
             out(f"    {name}: {{low: {low:.3f}, high: {high:.3f}, runs: {count}, groups: {len(groups)}}}\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--date")
-    parser.add_argument("--leave-one-out", action="store_true")
-    arguments = parser.parse_args()
-    runs = read(arguments.folder)
-    if arguments.leave_one_out:
-        report(runs)
-    elif arguments.date is None:
-        parser.error("say with --date when the measurements were fitted")
-    else:
-        write(runs, arguments.date)
-
-
 if __name__ == "__main__":
-    main()
+    grade_or_write(__doc__, read, report, write)

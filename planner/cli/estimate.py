@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from planner.cli.answer import Question, Wanted, ask, deliver
 from planner.cli.guard import guarded
 from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
-    MOST,
     Concurrency,
+    DataDegree,
     EngineOption,
+    ExpertDegree,
     Format,
     FormatOption,
     Gpu,
@@ -21,7 +18,9 @@ from planner.cli.options import (
     ObjectiveName,
     ObjectiveOption,
     OutputTokens,
+    PipelineDegree,
     Quant,
+    TensorDegree,
     TopologyReference,
     TpotTarget,
     TtftTarget,
@@ -32,12 +31,10 @@ from planner.cli.options import (
 def estimate(
     model: Model,
     topology: TopologyReference = None,
-    tensor: Annotated[int, typer.Option("--tp", "--tensor-parallel-size", min=1, max=MOST, help="Tensor-parallel size.")] = 1,
-    pipeline: Annotated[
-        int, typer.Option("--pp", "--pipeline-parallel-size", min=1, max=MOST, help="Pipeline-parallel size.")
-    ] = 1,
-    data: Annotated[int, typer.Option("--dp", "--data-parallel-size", min=1, max=MOST, help="Replicas.")] = 1,
-    expert: Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")] = 1,
+    tensor: TensorDegree = 1,
+    pipeline: PipelineDegree = 1,
+    data: DataDegree = 1,
+    expert: ExpertDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
     concurrency: Concurrency = 32,

@@ -38,6 +38,10 @@ TopologyReference = Annotated[
         show_default=False,
     ),
 ]
+TensorDegree = Annotated[int, typer.Option("--tp", "--tensor-parallel-size", min=1, max=MOST, help="Tensor-parallel size.")]
+PipelineDegree = Annotated[int, typer.Option("--pp", "--pipeline-parallel-size", min=1, max=MOST, help="Pipeline-parallel size.")]
+DataDegree = Annotated[int, typer.Option("--dp", "--data-parallel-size", min=1, max=MOST, help="Replicas.")]
+ExpertDegree = Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")]
 InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, max=MOST, help="Prompt length.")]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, max=MOST, help="Answer length.")]
 Concurrency = Annotated[
@@ -52,7 +56,7 @@ TpotTarget = Annotated[
     typer.Option("--tpot-ms", min=0.001, max=MOST, help="Target for the mean time per output token, ms.", show_default=False),
 ]
 ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="What to rank by.")]
-EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang or tensorrt-llm.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang, tensorrt-llm or tgi.")]
 Quant = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -209,27 +210,11 @@ def plan_document(saved: SavedPlan) -> dict[str, Any]:
             "max_batched_tokens": plan.limits.max_batched_tokens,
             "memory_fraction": plan.limits.memory_fraction,
         },
-        "ranks": [_rank_out(place) for place in rank_map(saved.topology, plan.placement)],
+        "ranks": [_without_none(asdict(place)) for place in rank_map(saved.topology, plan.placement)],
         "expected": _expected_out(saved.expected),
         **({"assumptions": list(saved.assumptions)} if saved.assumptions else {}),
         **({"warnings": list(saved.warnings)} if saved.warnings else {}),
     }
-
-
-def _rank_out(place: RankPlace) -> dict[str, Any]:
-    return _without_none(
-        {
-            "node": place.node,
-            "gpu": place.gpu,
-            "host_index": place.host_index,
-            "bus_id": place.bus_id,
-            "replica": place.replica,
-            "stage": place.stage,
-            "tensor_rank": place.tensor_rank,
-            "numa_node": place.numa_node,
-            "nic": place.nic,
-        }
-    )
 
 
 def _expected_out(expected: Expected) -> dict[str, Any]:

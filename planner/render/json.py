@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from planner import __version__
 from planner.core.estimate import CollectiveTime, Communication, Estimate, StageMemory
 from planner.core.plan import Infeasible, Parallelism
-from planner.core.saved import RankPlace
 from planner.core.topology import Topology
 from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import Paths, class_matrix
@@ -147,23 +147,9 @@ def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, A
             "files": dict(one.launch.files),
             "notes": list(one.launch.notes),
         },
-        "ranks": [_rank(place) for place in rank_map(answer.topology, plan.placement, paths)],
+        "ranks": [asdict(place) for place in rank_map(answer.topology, plan.placement, paths)],
         "reasons": list(one.reasons),
         "assumptions": list(one.assumptions),
-    }
-
-
-def _rank(place: RankPlace) -> dict[str, Any]:
-    return {
-        "node": place.node,
-        "gpu": place.gpu,
-        "host_index": place.host_index,
-        "bus_id": place.bus_id,
-        "replica": place.replica,
-        "stage": place.stage,
-        "tensor_rank": place.tensor_rank,
-        "numa_node": place.numa_node,
-        "nic": place.nic,
     }
 
 
