@@ -25,8 +25,10 @@ from planner.machines import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from planner.core.benchmark import BenchmarkAnswer
     from planner.core.calibrated import CalibrationAnswer
     from planner.core.engine import LaunchSpec
+    from planner.core.estimate import Estimate
     from planner.core.explanation import Explanation
     from planner.core.implementation import CollectiveTable
     from planner.core.model import ModelSpec
@@ -238,6 +240,23 @@ def validate(path: Path, *, by: Sequence[str] = (), include_flagged: bool = Fals
     return hold(path, Library(load_model, priced), by=by, include_flagged=include_flagged)
 
 
+def validate_benchmark(path: Path, saved: SavedPlan) -> BenchmarkAnswer:
+    """The result of a serving benchmark held against the plan that was launched: see :mod:`planner.validation.benchmark`.
+
+    Raises ``BadInput`` where the file is no result that is known.
+    """
+    from planner.documents.benchmark_results import read_result
+    from planner.validation.benchmark import hold
+
+    plan = saved.plan
+
+    def price(workload: Workload) -> Estimate | Infeasible:
+        _, search, _, _ = prepare(saved.model, saved.topology, workload, saved.engine, saved.objective)
+        return search.pricer.estimate(plan.parallelism, plan.layer_partition, plan.limits, plan.placement)
+
+    return hold(saved, read_result(path), price)
+
+
 def priced(
     model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str
 ) -> Ranked | Infeasible:
@@ -351,4 +370,5 @@ __all__ = [
     "topology_names",
     "topology_yaml",
     "validate",
+    "validate_benchmark",
 ]

@@ -19,6 +19,7 @@ def guide(root: Path) -> str:
 
 def test_its_commands_work(guide: str, planner: Planner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "result.json").write_text('{"mean_tpot_ms": 126.0, "completed": 256, "max_concurrency": 32}')
     lines = "".join(re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)).splitlines()
     assert len(lines) >= 9
     for line in lines:
@@ -46,6 +47,6 @@ def test_it_names_every_target_and_what_it_writes(guide: str) -> None:
 def test_paths_and_options_it_names_are_there(guide: str, root: Path, planner: Planner) -> None:
     for path in re.findall(r"`(planner/[\w./-]+)`", guide):
         assert (root / path).exists(), path
-    text = "".join(planner(command, "--help").out for command in ("recommend", "estimate", "emit", "check", "import"))
+    text = "".join(planner(command, "--help").out for command in ("recommend", "estimate", "emit", "check", "import", "validate"))
     for option in set(re.findall(r"`(--[a-z-]+)", guide)):
         assert option in text, option

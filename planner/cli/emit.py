@@ -32,7 +32,7 @@ def emit(
     target: TargetOption = "shell",
     engine: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
-        typer.Option("--engine", help="vllm, tensorrt-llm or sglang; else the one planned for.", show_default=False),
+        typer.Option("--engine", help="vllm, sglang, tensorrt-llm or tgi; else the one planned for.", show_default=False),
     ] = None,
     name: Name = None,
     namespace: Namespace = None,
@@ -75,6 +75,7 @@ def one_text(written: Output) -> str:
 
 def say(job: Job, written: Output, stream: TextIO, folder: str = "") -> None:
     """What to run, how to measure it, and what to know."""
+    from planner.deploy.benchmark import result_file
     from planner.launching import benchmark_line
     from planner.render.text import printable
 
@@ -82,5 +83,6 @@ def say(job: Job, written: Output, stream: TextIO, folder: str = "") -> None:
         return
     lines = [f"# run in {folder}" if folder else "# run", *written.run]
     lines += ["# then measure what was predicted", benchmark_line(job, written.address)]
+    lines.append(f"# and hold it against the plan: planner validate {result_file(job.engine)} --plan PLAN")
     lines += [f"# {note}" for note in (*job.launch.notes, *written.notes)]
     stream.writelines(printable(line) + "\n" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +11,7 @@ import typer
 
 from planner.cli.guard import guarded
 from planner.cli.options import Format, FormatOption
+from planner.errors import BadInput
 
 
 @guarded
@@ -17,15 +19,24 @@ def validate(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE.csv",
+            metavar="FILE",
             help="Measurements, one a row; the columns tell of what. Collectives: topology, impl, op, n_gpus, message_bytes, time_us. "
             "Served requests: topology, model, engine, isl, osl, load_kind, load. Memory: topology, engine, model, metric, value. "
-            "Kernels: gpu, time_us and their sizes. And flag, if any.",
+            "Kernels: gpu, time_us and their sizes. And flag, if any. With --plan: the result of a serving benchmark, JSON.",
             show_default=False,
         ),
     ],
-    by: Annotated[
+    plan: Annotated[
         Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        typer.Option(
+            "--plan",
+            metavar="PLAN",
+            help="The saved plan that FILE was measured on: what vllm bench serve, sglang.bench_serving, trtllm-bench or AIPerf wrote.",
+            show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        Optional[str],  # noqa: UP045
         typer.Option("--by", metavar="COLUMN,...", help="Report by the values of these columns too.", show_default=False),
     ] = None,
     predictions: Annotated[
@@ -42,10 +53,15 @@ def validate(
     form: FormatOption = Format.table,
 ) -> None:
     """Predict every row of a table of measurements and say how far off the predictions are; of served requests also whether layouts
-    are in the measured order.
+    are in the measured order. With --plan: hold a benchmark against what the plan expected, and flag communication above 20 % of the
+    time per token and speed below 70 % of predicted.
 
-    Exit code 0 however far off they are; 2 where the file cannot be read as such a table.
+    Exit code 0 however far off they are; 2 where the file cannot be read as such.
     """
+    if plan is not None:
+        _refuse_beside_plan({"--by": by, "--predictions": predictions, "--include-flagged": include_flagged, "--force": force})
+        _benchmark(file, plan, form)
+        return
     from planner import api
     from planner.render import validation as render
 
@@ -60,3 +76,26 @@ def validate(
         sys.stdout.write(json.write(render.validation_document(answer)))
     else:
         render.validation(answer)
+
+
+def _refuse_beside_plan(given: Mapping[str, object]) -> None:
+    """Raise ``BadInput`` for options that are of tables."""
+    for name, value in given.items():
+        if value:
+            raise BadInput("is for tables of measurements, not with --plan", path=name)
+
+
+def _benchmark(file: Path, plan: str, form: Format) -> None:
+    """A benchmark held against a plan."""
+    from planner import api
+    from planner.render import benchmark
+
+    saved = api.load_plan(plan)
+    answer = api.validate_benchmark(file, saved)
+    if form is Format.json:
+        from planner.launching import digest
+        from planner.render import json
+
+        sys.stdout.write(json.write(benchmark.document(saved, digest(saved), answer)))
+    else:
+        benchmark.show(saved, answer)

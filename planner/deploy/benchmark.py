@@ -1,7 +1,7 @@
 """The command that measures on the running server what a plan predicts: the engine's own benchmark, the same traffic.
 
-Arguments as the documentation of ``vllm bench serve``, ``sglang.bench_serving`` and AIPerf (which TensorRT-LLM's own examples use)
-has them in November 2026; none was run here.
+Arguments as the documentation of ``vllm bench serve``, ``sglang.bench_serving`` and AIPerf (which TensorRT-LLM's own examples use,
+and which asks TGI by the same interface) has them in November 2026; none was run here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ ROUNDS = 8
 LEAST_REQUESTS = 32
 
 
+def result_file(engine: str) -> str:
+    """Where :func:`benchmark` leaves its result; AIPerf makes a folder for it."""
+    return {"vllm": "result.json", "sglang": "result.jsonl"}.get(engine, "artifacts/*/profile_export_aiperf.json")
+
+
 def benchmark(saved: SavedPlan, engine: str, address: str) -> Sequence[str]:
     """The argument vector for a server at ``address``."""
     traffic, model = saved.workload, saved.model.name
@@ -24,12 +29,16 @@ def benchmark(saved: SavedPlan, engine: str, address: str) -> Sequence[str]:
     if engine == "vllm":
         start = ["vllm", "bench", "serve", "--model", model, "--base-url", address, "--dataset-name", "random"]
         sizes = ["--random-input-len", lengths[0], "--random-output-len", lengths[1], "--ignore-eos"]
-        return [*start, *sizes, "--max-concurrency", flight, "--num-prompts", requests]
+        kept = ["--save-result", "--result-filename", result_file(engine)]
+        return [*start, *sizes, "--max-concurrency", flight, "--num-prompts", requests, *kept]
     if engine == "sglang":
         start = ["python3", "-m", "sglang.bench_serving", "--backend", "sglang-oai", "--base-url", address, "--model", model]
         sizes = ["--dataset-name", "random-ids", "--random-input-len", lengths[0], "--random-output-len", lengths[1]]
-        return [*start, *sizes, "--random-range-ratio", "1", "--max-concurrency", flight, "--num-prompts", requests]
+        sizes += ["--random-range-ratio", "1", "--max-concurrency", flight, "--num-prompts", requests]
+        return [*start, *sizes, "--output-file", result_file(engine)]
     start = ["aiperf", "profile", "--model", model, "--url", address, "--endpoint-type", "chat", "--streaming"]
     sizes = ["--synthetic-input-tokens-mean", lengths[0], "--synthetic-input-tokens-stddev", "0"]
     sizes += ["--output-tokens-mean", lengths[1], "--output-tokens-stddev", "0"]
-    return [*start, *sizes, "--extra-inputs", "ignore_eos:true", "--concurrency", flight, "--request-count", requests]
+    if engine != "tgi":  # which knows no such wish: its answers may end early
+        sizes += ["--extra-inputs", "ignore_eos:true"]
+    return [*start, *sizes, "--concurrency", flight, "--request-count", requests]

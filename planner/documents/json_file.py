@@ -23,6 +23,8 @@ def load(text: str, name: str) -> dict[str, Any]:
         value = json.loads(text, object_pairs_hook=pairs, parse_constant=str)
     except json.JSONDecodeError as error:
         raise BadInput(f"not valid JSON: {error.msg}", path=f"{name}, line {error.lineno}") from None
+    except ValueError:
+        raise BadInput("holds a number of thousands of digits", path=name) from None
     except RecursionError:
         raise BadInput("nested too deep", path=name) from None
     if not isinstance(value, dict):

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from planner.cost.accuracy import Figure, Graded, RowAnswer, Validation, graded
+from planner.documents.benchmark_results import looks_like_json, parse_result
 from planner.documents.calibration import load_calibration
-from planner.documents.tables import Table, TableRow, read_table
+from planner.documents.files import read_text
+from planner.documents.tables import Table, TableRow, parse_table
 from planner.errors import BadInput, unknown_name
 from planner.validation import kernels, memory, serving
 from planner.validation.answering import Library
@@ -40,7 +42,13 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
     Flagged rows are left out unless ``include_flagged``; ``library`` finds models and prices plans. Raises ``BadInput`` where the
     file is no table that is known.
     """
-    table = read_table(path)
+    text = read_text(path)
+    if looks_like_json(text):
+        told = parse_result(text, str(path)).tool
+        raise BadInput(
+            f"is a result of {told}, no table", path=str(path), hint="name the plan it was measured on: --plan plan.yaml"
+        )
+    table = parse_table(text, str(path))
     rows = _rows(table, library)
     if not table.rows:
         raise BadInput("holds no rows", path=table.source)
