@@ -47,7 +47,14 @@ class ImportedPlan:
     saved: SavedPlan | None
 
 
-_FORMATS = {"fp8": "fp8", "awq": "awq", "awq_marlin": "awq", "gptq": "gptq", "gptq_marlin": "gptq"}
+_FORMATS = {
+    "fp8": "fp8",
+    "awq": "awq",
+    "awq_marlin": "awq",
+    "gptq": "gptq",
+    "gptq_marlin": "gptq",
+    "bitsandbytes-nf4": "bnb-4bit",
+}
 """Formats of weights as engines call them, as far as planner knows them."""
 
 
@@ -102,12 +109,16 @@ def plan_from(imported: Imported, model: ModelSpec, topology: Topology, defaults
     """The plan of a launch on a machine; ``defaults`` are the engine's limits where it is told none. Raises ``BadInput``."""
     from planner.core.plan import EngineLimits, Parallelism, Plan
     from planner.engines import find_engine
+    from planner.engines.placement import by_host
 
     first = imported.processes[0]
     placement = _placement(imported, topology)
     degrees = Parallelism(first.tensor, first.pipeline, len(placement), first.expert)
-    cut = find_engine(imported.engine).traits.default_partition
-    partition = first.partition or cut(len(model.layers), first.pipeline)
+    traits = find_engine(imported.engine).traits
+    if not traits.spans_hosts and any(len(by_host(topology, replica)) > 1 for replica in placement):
+        hint = f"{traits.name} keeps a replica on one host"
+        raise BadInput(f"has no host with {degrees.gpus_per_replica} free GPUs", path=topology.name, hint=hint)
+    partition = first.partition or traits.default_partition(len(model.layers), first.pipeline)
     if len(partition) != first.pipeline or sum(partition) != len(model.layers):
         problem = f"cuts the layers into {', '.join(map(str, partition))}"
         raise BadInput(

@@ -32,12 +32,15 @@ PLANS = {
 }
 """By name: model, topology, degrees, weight format."""
 
-ENGINES = ("vllm", "sglang", "tensorrt-llm")
-NOT_RUN = {("shared experts", "tensorrt-llm")}
+ENGINES = ("vllm", "sglang", "tensorrt-llm", "tgi")
+ON_ONE_HOST = ("replicas", "part", "replicas of a node")
+NOT_RUN = {("shared experts", "tensorrt-llm"), *((name, "tgi") for name in PLANS if name not in ON_ONE_HOST)}
 """An engine that does not run the degrees."""
+EVERYWHERE = frozenset({"vllm", "tgi"})
+"""Engines that listen on all addresses unless they are told."""
 CASES = [(name, engine) for name in PLANS for engine in ENGINES if (name, engine) not in NOT_RUN]
 IMAGE = "registry.example/llm:1"
-PROGRAMS = ("vllm", "python3", "trtllm-serve", "ray")
+PROGRAMS = ("vllm", "python3", "trtllm-serve", "text-generation-launcher", "ray")
 
 
 @cache

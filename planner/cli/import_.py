@@ -31,7 +31,7 @@ def import_(
         list[str],
         typer.Argument(
             metavar="LAUNCH",
-            help="What starts servers of vLLM, SGLang or TensorRT-LLM: scripts, systemd units, compose files, Kubernetes manifests "
+            help="What starts servers of vLLM, SGLang, TensorRT-LLM or TGI: scripts, systemd units, compose files, Kubernetes manifests "
             "(of several nodes in the order of ranks; - for stdin); or after -- the command itself.",
             show_default=False,
         ),

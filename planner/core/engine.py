@@ -69,7 +69,8 @@ class EngineTraits:
     data)`` are the expert-parallel sizes it can run beside 1. ``default_partition(layers, stages)`` is how it cuts the
     layers when nobody says. ``cache_groups``: layers with and without a window are cached in groups of equal size, padded.
     ``answer_reserved`` is the share of an answer that a running request holds room for in the mean: all of it where the engine
-    admits only what it can finish, half where the cache grows with the answer.
+    admits only what it can finish, half where the cache grows with the answer. ``most_stages`` is the deepest pipeline it runs (any
+    where ``None``), ``spans_hosts`` whether a replica may lie on several hosts.
     """
 
     name: str
@@ -90,6 +91,8 @@ class EngineTraits:
     sources: tuple[str, ...] = ()
     cache_groups: bool = False
     answer_reserved: float = 1.0
+    most_stages: int | None = None
+    spans_hosts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,6 +334,8 @@ class Placed:
         """What held 90 % of published runs, wider by what the wires and the pipeline are unsure of."""
         fit, traits = self.strategy.calibration.uncertainty, self.strategy.traits
         reasons = ["90 % of published runs on NVSwitch machines fell within"]
+        if traits.stack not in fit.ttft:
+            reasons.append(f"no run of {traits.name} was measured: vLLM's constants stand in")
         wires = {"high": 0.0, "medium": fit.modelled_links, "low": fit.unmeasured_links}[communication.confidence]
         share = (decode.parts.get("all_reduce", 0.0) + decode.parts.get("shared_links", 0.0)) / decode.total
         if wires * share > WORTH_SAYING:

@@ -7,7 +7,6 @@ from typing import Any
 
 from planner.core.engine import LaunchProcess
 from planner.deploy.containers import (
-    CACHE,
     DEVICES,
     FILES,
     HEALTH,
@@ -15,6 +14,7 @@ from planner.deploy.containers import (
     RDMA,
     ROUTER_IMAGE,
     binding_notes,
+    cache_of,
     devices_of,
     image_of,
     positions,
@@ -52,7 +52,7 @@ def _service(job: Job, process: LaunchProcess) -> dict[str, Any]:
         mounts.append({"type": "bind", "source": model, "target": model, "read_only": True})
     else:
         environment["HF_TOKEN"] = f"${{HF_TOKEN:?{HOW_TO_SIGN_IN.partition(',')[0]}}}"
-        mounts.append({"type": "bind", "source": "${HF_HOME:-${HOME}/.cache/huggingface}", "target": CACHE})
+        mounts.append({"type": "bind", "source": "${HF_HOME:-${HOME}/.cache/huggingface}", "target": cache_of(job)})
     mounts += [
         {"type": "bind", "source": f"./{name}", "target": f"{FILES}/{name}", "read_only": True} for name in job.launch.files
     ]

@@ -8,13 +8,19 @@ from planner.core.engine import LaunchProcess
 from planner.deploy.target import Job
 from planner.errors import BadInput
 
-IMAGES = {"vllm": "vllm/vllm-openai:v0.33.0", "sglang": "lmsysorg/sglang:v0.5.23"}
+IMAGES = {
+    "vllm": "vllm/vllm-openai:v0.33.0",
+    "sglang": "lmsysorg/sglang:v0.5.23",
+    "tgi": "ghcr.io/huggingface/text-generation-inference:3.3.5",
+}
 """The images of the releases that the arguments are for. TensorRT-LLM's was not read in any one release."""
 ROUTER_IMAGE = "nginx:1.29"
 FILES = "/planner"
 CACHE = "/root/.cache/huggingface"
+CACHES = {"tgi": "/data"}
+"""Where images keep what they fetch from the hub (HF_HOME), if elsewhere."""
 HEALTH = "/health"
-"""Where vLLM, SGLang and TensorRT-LLM all answer once they serve."""
+"""Where vLLM, SGLang, TensorRT-LLM and TGI all answer once they serve."""
 LOADING_MINUTES = 60
 """How long a server may take until it answers: loading hundreds of gigabytes and capturing graphs."""
 BINDING = frozenset({"--numa-bind", "--numa-bind-nodes"})
@@ -33,6 +39,11 @@ def image_of(job: Job) -> str:
         hint = "add --image, for example nvcr.io/nvidia/tensorrt-llm/release:TAG"
         raise BadInput(f"no image of {job.engine} is known here", path="--image", hint=hint)
     return image
+
+
+def cache_of(job: Job) -> str:
+    """The directory of the image that holds weights from the hub."""
+    return CACHES.get(job.engine, CACHE)
 
 
 def devices_of(process: LaunchProcess) -> list[int]:

@@ -19,7 +19,9 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _STEP = re.compile(r"--nodelist \$\{NODE([0-9]{1,4})\}(?: |$)")
 """How a batch job of :mod:`planner.deploy.slurm` names the node of a step."""
 _ENDS = frozenset({"&", "&&", "|", "||", ";", ";;", ">", ">>", "<", ")"})
-_PROGRAM = re.compile(r"(?:^|[\s/;&|\"'\[,(])(?:vllm|sglang|trtllm-serve)\b|sglang\.launch_server|vllm\.entrypoints")
+_PROGRAM = re.compile(
+    r"(?:^|[\s/;&|\"'\[,(])(?:vllm|sglang|trtllm-serve|text-generation-launcher|tgi-entrypoint\.sh)\b|sglang\.launch_server|vllm\.entrypoints"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,15 @@ def start_of(words: Sequence[str]) -> int | None:
         after = list(words[place + 1 : place + 3])
         if program in {"vllm", "sglang"} and after[:1] == ["serve"]:
             return place
-        if program == "trtllm-serve":
+        if program in {"trtllm-serve", *TGI}:
             return place
         if re.fullmatch(r"python[0-9.]*", program) and after[:1] == ["-m"] and len(after) == 2 and after[1] in MODULES:
             return place
     return None
 
 
+TGI = frozenset({"text-generation-launcher", "tgi-entrypoint.sh"})
+"""TGI's launcher, and what starts it in its image."""
 MODULES = frozenset({"sglang.launch_server", "vllm.entrypoints.openai.api_server"})
 
 
@@ -67,7 +71,7 @@ def found_in(text: str, source: str) -> list[Found]:
     found = list(islice(several, MOST_PROCESSES + 1))
     if not found:
         hint = "a shell command or script, a systemd unit, a compose file or a Kubernetes manifest"
-        raise BadInput("starts no server of vLLM, SGLang or TensorRT-LLM", path=source, hint=hint)
+        raise BadInput("starts no server of vLLM, SGLang, TensorRT-LLM or TGI", path=source, hint=hint)
     if len(found) > MOST_PROCESSES:
         raise BadInput(f"starts more than {MOST_PROCESSES} servers", path=source)
     return found
@@ -77,7 +81,7 @@ def found_in_words(words: Sequence[str]) -> Found:
     """The server that a command starts, with the assignments before it. Raises ``BadInput``."""
     found = _command(words, {})
     if found is None:
-        raise BadInput("starts no server of vLLM, SGLang or TensorRT-LLM", path=shlex.join(words)[:80])
+        raise BadInput("starts no server of vLLM, SGLang, TensorRT-LLM or TGI", path=shlex.join(words)[:80])
     return found
 
 

@@ -13,13 +13,13 @@ from typing import Any
 from planner.core.engine import LaunchProcess
 from planner.deploy.addresses import with_nodes, with_option, without_options
 from planner.deploy.containers import (
-    CACHE,
     DEVICES,
     FILES,
     HEALTH,
     LOADING_MINUTES,
     RDMA,
     binding_notes,
+    cache_of,
     devices_of,
     image_of,
     refuse_mpi,
@@ -37,7 +37,8 @@ INDEX = "LWS_WORKER_INDEX"
 WORKER_SCRIPT = "worker.sh"
 _RANK = "--node-rank"
 _MEETING = "--dist-init-addr"
-_PORTS = ("--port", "--master-port", "--data-parallel-rpc-port", "--nccl-port")
+_PORTS = ("--port", "--master-port", "--data-parallel-rpc-port", "--nccl-port", "--shard-uds-path")
+"""Ports and sockets, of which every pod has its own."""
 _ALONE = (
     "a process alone on its node asks for all GPUs of the node: then CUDA_VISIBLE_DEVICES pins its ranks to the GPUs of the plan; "
     "asking for fewer lets the device plugin choose"
@@ -141,7 +142,7 @@ def _volumes(job: Job, config: str | None) -> tuple[list[dict[str, Any]], list[d
         mounts.append({"name": "weights", "mountPath": path, "readOnly": True})
     else:
         volumes.append({"name": "weights", "emptyDir": {}})
-        mounts.append({"name": "weights", "mountPath": CACHE})
+        mounts.append({"name": "weights", "mountPath": cache_of(job)})
     if config is not None:
         volumes.append({"name": "files", "configMap": {"name": config}})
         mounts.append({"name": "files", "mountPath": FILES})

@@ -129,7 +129,7 @@ def label(job: Job, process: LaunchProcess) -> str:
 
 def reachable(job: Job, process: LaunchProcess, *, always: bool = False) -> tuple[str, ...]:
     """The arguments of a process with an address that others reach, where requests come from other hosts: SGLang and TensorRT-LLM
-    listen on the loopback alone unless they are told, vLLM everywhere.
+    listen on the loopback alone unless they are told, vLLM and TGI everywhere.
     """
     needed = always or len(nodes(job)) > 1
     if not needed or job.engine not in LOOPBACK or port_of(job, process) is None or "--host" in process.argv:

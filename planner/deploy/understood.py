@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.deploy.found import DEVICES, Found
+from planner.deploy.found import DEVICES, TGI, Found
 from planner.documents import strict_yaml
 from planner.errors import BadInput
 
@@ -80,6 +80,16 @@ _TENSORRT = {
     "--extra-llm-api-options": "options",
     "--config": "options",
 }
+_TGI = {
+    "--model-id": "model",
+    "--num-shard": "tensor",
+    "--sharded": "sharded",
+    "--max-total-tokens": "context",
+    "--max-concurrent-requests": "sequences",
+    "--max-batch-prefill-tokens": "batched",
+    "--cuda-memory-fraction": "memory",
+    "--quantize": "quantisation",
+}
 _KEYS = {
     "tensor_parallel_size": "tensor",
     "pipeline_parallel_size": "pipeline",
@@ -89,7 +99,7 @@ _KEYS = {
     "max_seq_len": "context",
     "enable_attention_dp": "attention flag",
 }
-_TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TENSORRT}
+_TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TENSORRT, "tgi": _TGI}
 _SWITCHES = frozenset({"experts spread", "attention flag"})
 _PARTITIONS = {"vllm": "VLLM_PP_LAYER_PARTITION", "sglang": "SGLANG_PP_LAYER_PARTITION"}
 GONE = {
@@ -98,8 +108,14 @@ GONE = {
         "--enable-dp-attention": "deprecated, to be removed after 2026: write --attn-dp-size N instead of --dp-size N with it"
     },
     "tensorrt-llm": {"--backend tensorrt": "the engine-building backend is gone: remove it, or write --backend pytorch"},
+    "tgi": {
+        "--max-input-length": "the old name: write --max-input-tokens",
+        "--max-batch-total-tokens": "TGI passes over it with flash attention, and sizes the cache by itself: remove it",
+    },
 }
-"""Options that are gone or going, by engine (vLLM 0.33, SGLang 0.5.23, TensorRT-LLM main of November 2026)."""
+"""Options that are gone or going, by engine (vLLM 0.33, SGLang 0.5.23, TensorRT-LLM main of November 2026, TGI 3.3)."""
+_ROOM = ("TGI_WIGGLE_ROOM", "0.9")
+"""The variable by which TGI uses only a part of its memory fraction (1 where nobody says), and its default."""
 _NUMBER = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([kKmMgG]?)")
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -146,7 +162,10 @@ def understand(found: Found, source: str) -> Understood:
     def count(name: str) -> int | None:
         return None if name not in said else _number(said[name], f"{source}: {name}")
 
-    tensor, data = count("tensor") or 1, count("data") or 1
+    devices = _devices(found.environment.get(DEVICES), source)
+    # TGI splits a model over all GPUs it sees, unless it is told
+    unsaid = len(devices) if engine == "tgi" and devices and said.get("sharded") != "false" else 1
+    tensor, data = count("tensor") or unsaid, count("data") or 1
     together = count("attention data") or (data if engine == "sglang" and "attention flag" in said else 1)
     if engine == "tensorrt-llm" and said.get("attention flag") == "true":
         together = tensor
@@ -157,10 +176,13 @@ def understand(found: Found, source: str) -> Understood:
             raise BadInput(f"{tensor} tensor ranks are not divisible by {together} attention replicas", path=source)
         tensor, data = tensor // together, together
     expert = count("expert") or (tensor * together if "experts spread" in said else 1)
-    share = together if engine == "sglang" else 1
+    divided = together if engine == "sglang" else 1
     node = found.worker if found.worker is not None else count("node") or 0
     sequences, batched = count("sequences"), count("batched")
     memory = _share(said["memory"], f"{source}: memory") if "memory" in said else None
+    if engine == "tgi":
+        share = found.environment.get(_ROOM[0], _ROOM[1])
+        memory = round((memory or 1.0) * _share(share, f"{source}: {_ROOM[0]}"), 6)
     return Understood(
         engine=engine,
         model=said.get("model", ""),
@@ -171,11 +193,11 @@ def understand(found: Found, source: str) -> Understood:
         expert=expert,
         nodes=count("nodes") or 1,
         node=node if "start" not in said else max(node, 1),
-        devices=_devices(found.environment.get(DEVICES), source),
+        devices=devices,
         local=count("local"),
         context=count("context"),
-        sequences=None if sequences is None else max(1, sequences // share),
-        batched=None if batched is None else max(1, batched // share),
+        sequences=None if sequences is None else max(1, sequences // divided),
+        batched=None if batched is None else max(1, batched // divided),
         memory=memory,
         quantisation=said.get("quantisation"),
         partition=_partition(engine, found, said, source),
@@ -187,6 +209,8 @@ def understand(found: Found, source: str) -> Understood:
 
 
 def _engine(argv: tuple[str, ...]) -> str:
+    if argv[0].rpartition("/")[2] in TGI:
+        return "tgi"
     words = " ".join(argv[:3])
     return "tensorrt-llm" if "trtllm-serve" in words else "sglang" if "sglang" in words else "vllm"
 

@@ -1,4 +1,4 @@
-"""The implementations of collectives that are known by name: plain NCCL, and every engine's own kernels before it."""
+"""The implementations of collectives that are known by name: plain NCCL, and the own kernels of engines that have some before it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def implementations() -> dict[str, Implementation]:
     found = [Implementation("nccl", "nccl", _NONE, "nccl")]
     for name, engine in engines().items():
         traits = engine.traits
+        if not traits.custom_all_reduce.max_bytes:
+            continue
         found.append(Implementation(name, traits.stack, traits.custom_all_reduce, _WRITTEN.get(name, f"{name}-custom")))
     return {one.name: one for one in found}
 

@@ -12,6 +12,8 @@ from planner.cost.pricer import Pricer
 from planner.search.space import illegal
 
 MAX_GPUS = 512
+GPUS_OF_A_HOST = 8
+"""As many as an engine that stays on one host is offered where the hosts there are have fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Remedy:
 def remedy(pricer: Pricer, fewest: int) -> Remedy:
     """What would fit, by memory and divisibility alone (no placement), on ``fewest`` GPUs or more."""
     gpus, gpus_parallelism = None, None
-    for count in _counts(fewest):
+    for count in _counts(fewest, _most(pricer)):
         found = _first_fit(pricer, pricer.model, count)
         if found is not None:
             gpus, gpus_parallelism = count, found
@@ -51,10 +53,15 @@ def remedy(pricer: Pricer, fewest: int) -> Remedy:
     return Remedy(gpus, gpus_parallelism, tuple(formats))
 
 
-def _counts(fewest: int) -> Iterator[int]:
-    """Every count from ``fewest`` on, coarser as it grows."""
+def _most(pricer: Pricer) -> int:
+    hosts = (len(gpus) for gpus in pricer.topology.gpus_of_host.values())
+    return MAX_GPUS if pricer.traits.spans_hosts else max(GPUS_OF_A_HOST, *hosts)
+
+
+def _counts(fewest: int, most: int) -> Iterator[int]:
+    """Every count from ``fewest`` to ``most``, coarser as it grows."""
     count = fewest
-    while count <= MAX_GPUS:
+    while count <= most:
         yield count
         count += 1 if count < 64 else 8 - count % 8
 

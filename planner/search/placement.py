@@ -53,6 +53,8 @@ class Placer:
                 if best is not None:
                     return Choice(*ContendedSearch(search, placed, self._objective).improved(best))
         several = self._several(placed, islands)
+        if several is None and self._confined(placed):
+            return _one_host(placed.strategy.traits.name, degrees, [len(island) for island in islands])
         if several is None:
             sizes = ", ".join(str(len(island)) for island in islands[:4]) + (", …" if len(islands) > 4 else "")
             return Infeasible(
@@ -91,7 +93,11 @@ class Placer:
                 if count:
                     replicas += self._on_island(placed, island, count)
             return tuple(replicas)
-        return self._spanning(placed, islands)
+        return None if self._confined(placed) else self._spanning(placed, islands)
+
+    def _confined(self, placed: Placed) -> bool:
+        """Whether the engine keeps each replica on one host, where there are several."""
+        return not placed.strategy.traits.spans_hosts and len(self._topology.hosts) > 1
 
     def _on_island(self, placed: Placed, island: Sequence[int], count: int, stages: range | None = None) -> Sequence[Replica]:
         try:
@@ -143,6 +149,18 @@ class Placer:
             return tuple(groups)
         flat = [gpu for part in parts for gpu in part]
         return tuple(tuple(flat[start : start + degrees.tensor]) for start in range(0, len(flat), degrees.tensor))
+
+
+def _one_host(engine: str, degrees: Parallelism, sizes: Sequence[int]) -> Infeasible:
+    """Why replicas that may not span hosts do not fit hosts of these ``sizes``: one is too large, or they are too many."""
+    have, need, unit = max(sizes), degrees.gpus_per_replica, "GPUs"
+    problem = f"a replica takes {need} GPUs, the largest host has {have}: lower TP, or take an engine that spans hosts"
+    if need <= have:
+        room = sum(size // need for size in sizes)
+        problem = f"the hosts have room for {room} replicas of {need} GPUs, not {degrees.data}: lower DP"
+        have, need, unit = room, degrees.data, "replicas"
+    message = f"{engine} keeps a replica on one host; {problem}"
+    return Infeasible(degrees, "one-host", have=have, need=need, unit=unit, message=message)
 
 
 def _share(degrees: Parallelism, islands: Sequence[Sequence[int]]) -> int | None:

@@ -12,7 +12,7 @@ from planner.cost.pipeline import best_partition
 from planner.cost.pricer import Pricer
 from planner.cost.strategy import Strategy
 from planner.search.placement import Placer
-from planner.search.space import candidates, illegal
+from planner.search.space import PIPELINE_STAGES, candidates, illegal
 from planner.units import Seconds
 
 
@@ -68,7 +68,8 @@ class Search:
                 ranked.append(outcome)
             else:
                 # the same rule with the same numbers at another count of replicas says nothing new
-                key = outcome.rule, degrees.tensor, degrees.pipeline if outcome.rule in _BY_STAGES else 0, degrees.expert
+                stages = degrees.pipeline if outcome.rule in _BY_STAGES else 0
+                key = outcome.rule, *((0, 0, 0) if outcome.rule == PIPELINE_STAGES else (degrees.tensor, stages, degrees.expert))
                 refusals.setdefault(key, outcome)
         return Answer(tuple(self.rank(ranked)), tuple(refusals.values()))
 

@@ -13,6 +13,8 @@ from planner.core.workload import Workload
 
 FEW_GPUS = 16
 """Up to here every count of stages and replicas is tried; above, powers of two, divisors, and the most that fit."""
+PIPELINE_STAGES = "pipeline-stages"
+"""The rule that an engine runs no pipelines as deep."""
 
 
 def candidates(gpus: int, model: ModelSpec, traits: EngineTraits) -> Iterator[Parallelism]:
@@ -52,12 +54,19 @@ def _broken(
         asked = f"{workload.input_tokens} + {workload.output_tokens} tokens"
         yield "context", model.max_positions, workload.total_tokens, f"{asked}, the model takes {model.max_positions}"
     yield from _format_rules(model, gpu)
+    if traits.most_stages is not None and degrees.pipeline > traits.most_stages:
+        yield PIPELINE_STAGES, traits.most_stages, degrees.pipeline, _too_deep(degrees, traits.name, traits.most_stages)
     if degrees.pipeline > len(model.layers):
         yield "layers", len(model.layers), degrees.pipeline, f"{len(model.layers)} layers for {degrees.pipeline} stages"
     for layer, _ in kinds(model.layers):
         yield from _attention_rules(layer.attention, tensor)
         yield from _mlp_rules(layer, model, degrees)
     yield from _expert_rules(degrees, model, traits)
+
+
+def _too_deep(degrees: Parallelism, engine: str, most: int) -> str:
+    what = "has no pipeline parallelism" if most == 1 else f"runs at most {most} pipeline stages"
+    return f"{engine} {what}, PP {degrees.pipeline} was asked for: raise TP or DP, or take another engine"
 
 
 def _format_rules(model: ModelSpec, gpu: GpuSpec) -> Iterator[tuple[str, float, float, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from planner import api
 from planner.deploy import targets
 from planner.documents import strict_yaml
 from planner.documents.files import DATA
@@ -126,6 +127,30 @@ def test_another_engine_gets_limits_of_its_own(planner: Planner, plan: Path) -> 
     assert "sglang.launch_server" in run.out
     assert "worked out anew for sglang: planned for vllm" in run.out
     assert "CUDA_VISIBLE_DEVICES=0,2,1,3" in run.out
+
+
+def test_tgi_takes_no_pipeline_and_starts_replicas_of_one_host(planner: Planner, plan: Path, tmp_path: Path) -> None:
+    run = planner("emit", str(plan), "--engine", "tgi")
+    assert run.code == 2
+    assert "tgi cannot run this plan: tgi has no pipeline parallelism, PP 2 was asked for" in run.words
+    path = tmp_path / "two.yaml"
+    assert planner("estimate", "llama-3.1-8b", "-t", "8x-a6000", "--tp", "2", "--dp", "2", "-o", str(path)).code == 0
+    run = planner("emit", str(path), "--engine", "tgi")
+    assert run.code == 0
+    assert run.out.count("text-generation-launcher") == 2
+    assert "its own parser has not seen them" in run.words
+    assert "nothing of TGI was measured" in run.words
+
+
+def test_a_plan_for_tgi_is_kept_emitted_and_read_back(planner: Planner, tmp_path: Path) -> None:
+    first, again = tmp_path / "plan.yaml", tmp_path / "again.yaml"
+    question = ("llama-3.1-8b", "-t", "8x-a6000", "--engine", "tgi", "--tp", "2", "--dp", "2")
+    assert planner("estimate", *question, "-o", str(first)).code == 0
+    assert planner("emit", str(first), "-o", str(tmp_path / "out")).code == 0
+    run = planner("import", str(tmp_path / "out" / "start.sh"), "-t", "8x-a6000", "-o", str(again))
+    assert run.code in {0, 1}, run.err  # 1: there may be a better one
+    written, read = (api.load_plan(str(path)).plan for path in (first, again))
+    assert read == written
 
 
 def test_an_engine_that_cannot_run_the_plan_says_why(planner: Planner, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from launch_support import CASES, ENGINES, IMAGE, Bench, emitted, saved
+from launch_support import CASES, ENGINES, EVERYWHERE, IMAGE, Bench, emitted, saved
 from planner import api
 from planner.core.engine import LaunchProcess
 from planner.deploy.containers import without_binding
@@ -42,7 +42,8 @@ def planned(job: Job, process: LaunchProcess, *, always: bool) -> list[str]:
     """The arguments in a container: nothing bound to NUMA nodes, and an address that others reach where they must."""
     argv = list(without_binding(process.argv))
     several = always or len({place.node for place in job.ranks}) > 1
-    return argv + (["--host", "0.0.0.0"] if job.engine != "vllm" and several and port_of(job, process) is not None else [])  # noqa: S104
+    listening = job.engine in EVERYWHERE or not several or port_of(job, process) is None
+    return argv if listening else [*argv, "--host", "0.0.0.0"]  # noqa: S104
 
 
 # --- compose
@@ -181,10 +182,11 @@ def _in_pod(argv: list[str], place: int, leader: str, job: Job) -> list[str]:
     """
     first = groups(job)[0][place].argv
     words = list(argv)
-    if "--port" not in first and "--port" in words:  # of a worker, which nobody asks
-        del words[words.index("--port") : words.index("--port") + 2]
+    for option in ("--port", "--master-port", "--shard-uds-path"):  # of a worker that nobody asks, or beside a default
+        if option not in first and option in words:
+            del words[words.index(option) : words.index(option) + 2]
     for number, (before, word) in enumerate(pairwise(list(words)), 1):
-        if before in {"--port", "--master-port"}:
+        if before in {"--port", "--master-port", "--shard-uds-path"} and before in first:
             words[number] = first[first.index(before) + 1]
         if before in {"--master-addr", "--data-parallel-address"}:
             assert word == leader
@@ -276,6 +278,21 @@ def test_images_are_of_the_releases_that_the_arguments_are_of(engine: str) -> No
     assert f":v{find_engine(engine).traits.version}" in IMAGES[engine]
 
 
+def test_tgi_finds_its_weights_where_its_image_looks_for_them() -> None:
+    from planner.deploy.containers import IMAGES
+    from planner.engines import find_engine
+
+    plan = saved("part", engine="tgi")
+    service = yaml.safe_load(api.emit_plan(plan, "compose")[1].files["compose.yaml"])["services"]["replica-0"]
+    assert service["image"] == IMAGES["tgi"]
+    assert f":{find_engine('tgi').traits.version}." in IMAGES["tgi"]
+    assert [volume["target"] for volume in service["volumes"]] == ["/data"]
+    deployment, _ = documents(emitted(plan, "kubernetes")[1].files["kubernetes.yaml"])
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "weights", "mountPath": "/data"} in container["volumeMounts"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/health", "port": 8000}
+
+
 # --- systemd
 
 
@@ -296,7 +313,7 @@ def test_units_start_what_was_planned(name: str, engine: str) -> None:
         unit = configparser.RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
         unit.read_string(text)
         several = len({place.node for place in job.ranks}) > 1
-        host = ["--host", "0.0.0.0"] if engine != "vllm" and several and port_of(job, process) is not None else []  # noqa: S104
+        host = ["--host", "0.0.0.0"] if engine not in EVERYWHERE and several and port_of(job, process) is not None else []  # noqa: S104
         assert unquoted(unit["Service"]["ExecStart"]) == ["/usr/bin/env", *process.argv, *host]
         lines = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
         assert dict(unquoted(line)[0].split("=", 1) for line in lines) == dict(process.environment)
@@ -323,13 +340,13 @@ def test_systemd_itself_takes_a_unit(tmp_path: Path) -> None:
 def test_the_benchmark_sends_the_traffic_of_the_plan(engine: str) -> None:
     from planner.deploy.benchmark import benchmark
 
-    plan = saved("bridged", engine=engine)
+    plan = saved("part", engine=engine)
     argv = list(benchmark(plan, engine, "http://127.0.0.1:8000"))
     traffic = plan.workload
     for value in (plan.model.name, "http://127.0.0.1:8000", traffic.input_tokens, traffic.output_tokens, traffic.concurrency):
         assert str(value) in argv
     assert str(8 * traffic.concurrency) in argv
-    assert argv[0] == {"vllm": "vllm", "sglang": "python3", "tensorrt-llm": "aiperf"}[engine]
+    assert argv[0] == {"vllm": "vllm", "sglang": "python3", "tensorrt-llm": "aiperf", "tgi": "aiperf"}[engine]
 
 
 @pytest.mark.parametrize("target", ["shell", "compose", "systemd"])

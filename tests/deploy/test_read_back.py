@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from launch_support import CASES, emitted, saved
 from planner import api
-from planner.core.plan import EngineLimits, Plan
+from planner.core.plan import EngineLimits, Parallelism, Plan
+from planner.core.workload import Workload
 from planner.deploy.found import found_in, found_in_words, start_of
 from planner.deploy.target import Job, by_node
 from planner.deploy.understood import Understood, understand
@@ -64,6 +65,7 @@ def meaning(*words: str) -> Understood:
         ("python3 -m sglang.launch_server --model-path m --tp 4", "sglang serve --model m --tensor-parallel-size 4"),
         ("python -m sglang.launch_server --model m --tp 8 --dp-size 8 --enable-dp-attention", "sglang serve --model m --tp 8 --attn-dp-size 8"),
         ("trtllm-serve m --tp_size 4", "trtllm-serve m --tensor_parallel_size 4"),
+        ("text-generation-launcher --model-id m --num-shard 2", "/tgi-entrypoint.sh --model-id=m --num_shard 2 --sharded true"),
         ("vllm serve m -tp 2", "A=1 exec env B=2 /opt/bin/vllm serve m -tp 2 --unknown 7"),
     ],
 )  # fmt: skip
@@ -79,8 +81,31 @@ def test_options_that_are_gone_are_said() -> None:
     assert (
         "--attn-dp-size" in meaning("sglang", "serve", "--model", "m", "--tp", "2", "--dp", "2", "--enable-dp-attention").gone[0]
     )
+    assert "--max-input-tokens" in meaning("text-generation-launcher", "--model-id", "m", "--max-input-length", "9").gone[0]
     assert "pytorch" in meaning("trtllm-serve", "m", "--backend", "tensorrt").gone[0]
     assert not meaning("trtllm-serve", "m", "--backend", "pytorch").gone
+
+
+@pytest.mark.parametrize(("options", "tensor"), [("", 4), ("--sharded true", 4), ("--sharded false", 1), ("--num-shard 2", 2)])
+def test_tgi_splits_a_model_over_all_gpus_it_sees_unless_it_is_told(options: str, tensor: int) -> None:
+    command = f"CUDA_VISIBLE_DEVICES=0,1,2,3 text-generation-launcher --model-id m {options}"
+    assert meaning(*command.split()).tensor == tensor
+
+
+def test_tgi_over_two_hosts_is_no_plan() -> None:
+    launch = ("text-generation-launcher", "--model-id", "llama-3.1-70b", "--num-shard")
+    topology = api.load_topology("2x-dgx-h100")
+    assert api.import_launch([*launch, "8"], topology, Workload()).plan.parallelism == Parallelism(8)
+    with pytest.raises(BadInput, match="no host with 16 free GPUs") as refused:
+        api.import_launch([*launch, "16"], topology, Workload())
+    assert "one host" in refused.value.hint
+
+
+def test_tgi_keeps_a_part_of_its_memory_back() -> None:
+    assert meaning("text-generation-launcher", "--model-id", "m").memory == 0.9
+    half = ["text-generation-launcher", "--model-id", "m", "--cuda-memory-fraction", "0.5"]
+    assert meaning(*half).memory == 0.45
+    assert meaning("TGI_WIGGLE_ROOM=0.8", *half).memory == 0.4
 
 
 FILES = {
@@ -122,8 +147,6 @@ def test_launches_as_people_have_them(text: str) -> None:
     ],
 )
 def test_what_cannot_be_a_plan_is_explained(command: str, words: str) -> None:
-    from planner.core.workload import Workload
-
     with pytest.raises(BadInput) as refused:
         api.import_launch(command.split(), api.load_topology("dgx-h100"), Workload())
     assert words in str(refused.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch_support import CASES, Bench, emitted, is_as_planned, saved
+from launch_support import CASES, EVERYWHERE, Bench, emitted, is_as_planned, saved
 from planner.core.engine import LaunchProcess
 from planner.deploy.target import Job, by_node, port_of
 from planner.errors import BadInput
@@ -26,7 +26,7 @@ def bench(tmp_path: Path) -> Bench:
 def exposed(job: Job, process: LaunchProcess, *, always: bool = False) -> LaunchProcess:
     """The process with the address that SGLang and TensorRT-LLM need where requests come from other hosts."""
     several = always or len({place.node for place in job.ranks}) > 1
-    if job.engine == "vllm" or not several or port_of(job, process) is None:
+    if job.engine in EVERYWHERE or not several or port_of(job, process) is None:
         return process
     return LaunchProcess(process.node, process.replica, (*process.argv, "--host", "0.0.0.0"), process.environment)  # noqa: S104
 
@@ -151,7 +151,9 @@ def test_ray_starts_on_every_node_and_the_server_on_the_first(bench: Bench) -> N
     assert server.argv[:7] == job.launch.processes[0].argv[:7]
 
 
-@pytest.mark.parametrize(("name", "engine"), [("bridged", "vllm"), ("pipeline", "sglang"), ("shared experts", "vllm")])
+@pytest.mark.parametrize(
+    ("name", "engine"), [("bridged", "vllm"), ("pipeline", "sglang"), ("shared experts", "vllm"), ("replicas of a node", "tgi")]
+)
 def test_ray_is_refused_where_it_does_not_fit(name: str, engine: str) -> None:
     with pytest.raises(BadInput) as refused:
         emitted(saved(name, engine=engine), "ray")

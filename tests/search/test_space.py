@@ -81,6 +81,32 @@ def test_experts_are_spread_as_each_engine_can() -> None:
     assert tensorrt == {1, 2, 4}
 
 
+def test_an_engine_without_pipelines_is_offered_none() -> None:
+    assert refusal(Parallelism(8), "llama-3.1-70b", engine="tgi") is None
+    found = refusal(Parallelism(8, 2), "llama-3.1-70b", engine="tgi")
+    assert found is not None
+    assert (found.rule, found.have, found.need) == ("pipeline-stages", 1, 2)
+    assert "raise TP or DP" in found.message
+    answer = api.recommend(api.load_model("llama-3.1-8b"), api.load_topology("4xL40S"), Workload(), engine="tgi", top=99)
+    assert {one.ranked.plan.parallelism.pipeline for one in answer.plans} == {1}
+    assert [one.rule for one in answer.infeasible].count("pipeline-stages") == 1
+
+
+def test_an_engine_of_one_host_is_offered_replicas_on_each() -> None:
+    model, two = api.load_model("llama-3.1-70b"), api.load_topology("2x-dgx-h100")
+    (refused,) = api.estimate(model, two, Workload(), Parallelism(16), engine="tgi").infeasible
+    assert (refused.rule, refused.have, refused.need, refused.unit) == ("one-host", 8, 16, "GPUs")
+    assert "the largest host has 8: lower TP" in refused.message
+    assert api.estimate(model, two, Workload(), Parallelism(16)).plans  # vLLM spans them
+    (one,) = api.estimate(model, two, Workload(), Parallelism(8, 1, 2), engine="tgi").plans
+    hosts = [{two.gpus[gpu].host for group in replica for gpu in group} for replica in one.ranked.plan.placement]
+    assert hosts == [{"node0"}, {"node1"}]
+    three = api.load_topology("3x3xA100-SXM4-80GB@1x200")
+    (refused,) = api.estimate(api.load_model("llama-3.1-8b"), three, Workload(), Parallelism(2, 1, 4), engine="tgi").infeasible
+    assert (refused.rule, refused.have, refused.need, refused.unit) == ("one-host", 3, 4, "replicas")
+    assert "room for 3 replicas of 2 GPUs, not 4: lower DP" in refused.message
+
+
 @pytest.mark.parametrize("gpus", [17, 32, 72, 128])
 def test_many_gpus_are_thinned_out_but_the_whole_machine_is_used(gpus: int) -> None:
     degrees = list(candidates(gpus, api.load_model("llama-3.1-8b"), engines()["vllm"].traits))
