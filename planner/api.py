@@ -112,9 +112,9 @@ def formulas() -> list[Formula]:
 
 def emit(plan: Plan, model: ModelSpec, topology: Topology, engine: str = "vllm") -> LaunchSpec:
     """The processes and files that start a plan."""
-    from planner.engines import find_engine
+    from planner.engines import find_engine, launch
 
-    return find_engine(engine).launch(plan, model, topology)
+    return launch(find_engine(engine), plan, model, topology)
 
 
 def plan_of(

@@ -113,7 +113,7 @@ def plan_from(imported: Imported, model: ModelSpec, topology: Topology, defaults
 
     first = imported.processes[0]
     placement = _placement(imported, topology)
-    degrees = Parallelism(first.tensor, first.pipeline, len(placement), first.expert)
+    degrees = Parallelism(first.tensor, first.pipeline, len(placement), first.expert, first.decode_context)
     traits = find_engine(imported.engine).traits
     if not traits.spans_hosts and any(len(by_host(topology, replica)) > 1 for replica in placement):
         hint = f"{traits.name} keeps a replica on one host"

@@ -138,7 +138,7 @@ def job_of(
 ) -> Job:
     """What targets are given: the plan as its engine launches it. Raises ``BadInput``."""
     from planner.deploy.target import Job, check_image, check_name, check_namespace, object_name
-    from planner.engines import find_engine
+    from planner.engines import find_engine, launch
     from planner.graph.ranks import rank_map
 
     chosen = find_engine(saved.engine)
@@ -147,7 +147,7 @@ def job_of(
         digest=digest(saved),
         engine=chosen.traits.name,
         engine_version=chosen.traits.version,
-        launch=chosen.launch(saved.plan, saved.model, equipped),
+        launch=launch(chosen, saved.plan, saved.model, equipped),
         ranks=rank_map(equipped, saved.plan.placement),
         name=check_name(name) if name is not None else object_name(saved.model.name),
         namespace=check_namespace(namespace),

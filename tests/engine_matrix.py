@@ -36,8 +36,8 @@ class Question:
     input_tokens: int = 1024
 
 
-def _at(tensor: int, pipeline: int = 1, data: int = 1, expert: int = 1) -> tuple[Parallelism, ...]:
-    return (Parallelism(tensor, pipeline, data, expert),)
+def _at(tensor: int, pipeline: int = 1, data: int = 1, expert: int = 1, context: int = 1) -> tuple[Parallelism, ...]:
+    return (Parallelism(tensor, pipeline, data, expert, context),)
 
 
 QUESTIONS = (
@@ -80,6 +80,11 @@ QUESTIONS = (
     Question("qwen3-32b", "8x-a6000", (*_at(2, 3), *_at(1, 6))),
     Question("qwen2.5-7b", "8x-t4", (*_at(1, 3), *_at(2, 2, 2))),
     Question("qwen3-235b-a22b", "dgx-h200", _at(2, 4)),
+    # ranks that share out the cache of a request
+    Question("deepseek-v3", "dgx-h200", (*_at(8, context=8), *_at(8, expert=8, context=2), *_at(4, data=2, expert=8, context=4))),
+    Question("deepseek-r1", "2x-dgx-h100", (*_at(8, 2, context=4), *_at(16, expert=16, context=16))),
+    Question("kimi-k2", "2x8xH200-SXM5-141GB@8x400", _at(8, 2, 1, 8, 8)),
+    Question("qwen3-235b-a22b-fp8", "dgx-h200", _at(8, expert=8, context=2)),
     # other families
     Question("deepseek-v3", "dgx-h200", (*_at(8), *_at(8, expert=8), *_at(1, data=8, expert=8), *_at(4, data=2, expert=8))),
     Question("deepseek-r1", "2x-dgx-h100", (*_at(8, 2), *_at(8, 2, 1, 8), *_at(8, data=2, expert=16), *_at(16, expert=16))),
@@ -226,6 +231,8 @@ def _commands(
         kinds = set()
         if degrees.expert > 1:
             kinds.add("experts")
+        if degrees.decode_context > 1:
+            kinds.add("shared cache")
         if len({one.node for one in engine}) > 1 and degrees.pipeline > 1:
             kinds.add("pipeline over hosts")
         if len(set(plan.layer_partition)) > 1:
@@ -245,6 +252,7 @@ def _of_vllm(plan: Plan, engine: list[LaunchProcess], rank: int) -> dict[str, An
         "tensor": degrees.tensor,
         "data": degrees.data if shared else 1,
         "expert": degrees.expert > 1,
+        "decode_context": degrees.decode_context,
         "processes": 1 if by_replica else len(engine),
         "rank": 0 if by_replica else rank,
         "first_replica": sum(counts[:rank]) // degrees.gpus_per_replica if shared else 0,

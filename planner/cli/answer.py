@@ -56,8 +56,8 @@ class Wanted:
     ranks: bool = False
 
 
-def ask(question: Question, *, degrees: tuple[int, int, int, int] | None = None, top: int = 1) -> tuple[Recommendation, Topology]:
-    """The recommendation, or with ``degrees`` (tensor, pipeline, data, expert) the estimate of that one layout; and the topology
+def ask(question: Question, *, degrees: tuple[int, ...] | None = None, top: int = 1) -> tuple[Recommendation, Topology]:
+    """The recommendation, or with ``degrees`` (tensor, pipeline, data, expert, decode context) the estimate of that one layout; and the topology
     as it was stated.
     """
     from planner import api

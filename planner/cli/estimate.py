@@ -7,6 +7,7 @@ from planner.cli.guard import guarded
 from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
     Concurrency,
+    ContextDegree,
     DataDegree,
     EngineOption,
     ExpertDegree,
@@ -35,6 +36,7 @@ def estimate(
     pipeline: PipelineDegree = 1,
     data: DataDegree = 1,
     expert: ExpertDegree = 1,
+    context: ContextDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
     concurrency: Concurrency = 32,
@@ -62,6 +64,6 @@ def estimate(
     question = Question(
         model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
     )
-    answer, stated = ask(question, degrees=(tensor, pipeline, data, expert))
+    answer, stated = ask(question, degrees=(tensor, pipeline, data, expert, context))
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
     deliver(question, answer, stated, wanted, form)

@@ -13,6 +13,7 @@ from planner.cli.options import (
     MODEL_HELP,
     MOST,
     Concurrency,
+    ContextDegree,
     DataDegree,
     EngineOption,
     ExpertDegree,
@@ -44,6 +45,7 @@ def explain(
     pipeline: PipelineDegree = 1,
     data: DataDegree = 1,
     expert: ExpertDegree = 1,
+    context: ContextDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
     concurrency: Concurrency = 32,
@@ -80,7 +82,7 @@ def explain(
         model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
     )
     spec, machine, workload, by = understood(question)
-    degrees = Parallelism(tensor, pipeline, data, expert)
+    degrees = Parallelism(tensor, pipeline, data, expert, context)
     answer, tree = api.explain(spec, machine, workload, degrees, engine=engine, objective=by)
     if tree is None:  # the refusal is what there is to explain
         show(answer, form)

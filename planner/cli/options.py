@@ -41,6 +41,16 @@ TopologyReference = Annotated[
 TensorDegree = Annotated[int, typer.Option("--tp", "--tensor-parallel-size", min=1, max=MOST, help="Tensor-parallel size.")]
 PipelineDegree = Annotated[int, typer.Option("--pp", "--pipeline-parallel-size", min=1, max=MOST, help="Pipeline-parallel size.")]
 DataDegree = Annotated[int, typer.Option("--dp", "--data-parallel-size", min=1, max=MOST, help="Replicas.")]
+ContextDegree = Annotated[
+    int,
+    typer.Option(
+        "--dcp",
+        "--decode-context-parallel-size",
+        min=1,
+        max=MOST,
+        help="Ranks of a tensor group that share out the KV cache (vllm).",
+    ),
+]
 ExpertDegree = Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")]
 InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, max=MOST, help="Prompt length.")]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, max=MOST, help="Answer length.")]

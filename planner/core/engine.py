@@ -70,7 +70,8 @@ class EngineTraits:
     layers when nobody says. ``cache_groups``: layers with and without a window are cached in groups of equal size, padded.
     ``answer_reserved`` is the share of an answer that a running request holds room for in the mean: all of it where the engine
     admits only what it can finish, half where the cache grows with the answer. ``most_stages`` is the deepest pipeline it runs (any
-    where ``None``), ``spans_hosts`` whether a replica may lie on several hosts.
+    where ``None``), ``spans_hosts`` whether a replica may lie on several hosts, ``decode_context`` whether its tensor ranks can share
+    out the cache of a request.
     """
 
     name: str
@@ -93,6 +94,7 @@ class EngineTraits:
     answer_reserved: float = 1.0
     most_stages: int | None = None
     spans_hosts: bool = True
+    decode_context: bool = False
 
 
 @dataclass(frozen=True, slots=True)

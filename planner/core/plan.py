@@ -17,13 +17,15 @@ Placement = tuple[Replica, ...]
 @dataclass(frozen=True, slots=True, order=True)
 class Parallelism:
     """Degrees. ``expert`` is 1 (experts sharded like any matrix), ``tensor`` (experts spread over one replica) or
-    ``tensor × data`` (attention data parallel: replicas share the experts and step together).
+    ``tensor × data`` (attention data parallel: replicas share the experts and step together). ``decode_context`` ranks of a
+    tensor group share out the cache of every request by tokens (decode context parallelism); they take no GPUs of their own.
     """
 
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
     expert: int = 1
+    decode_context: int = 1
 
     @property
     def gpus(self) -> int:
@@ -42,7 +44,8 @@ class Parallelism:
 
     def __str__(self) -> str:
         expert = f" × EP {self.expert}" if self.expert > 1 else ""
-        return f"TP {self.tensor} × PP {self.pipeline} × DP {self.data}{expert}"
+        context = f" × DCP {self.decode_context}" if self.decode_context > 1 else ""
+        return f"TP {self.tensor} × PP {self.pipeline} × DP {self.data}{expert}{context}"
 
 
 @dataclass(frozen=True, slots=True)

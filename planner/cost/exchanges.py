@@ -93,24 +93,34 @@ class ContextExchange:
 @formula(
     source="vLLM docs/serving/context_parallel_deployment.md (decode context parallelism): all-gather, all-gather, reduce-scatter"
 )
+def context_messages(
+    requests: int, query_heads: int, query_width: int, output_width: int, element_bytes: float
+) -> ContextExchange:
+    """What ranks that each hold a share of every request's KV cache have together, a decode step of ``requests``.
+
+    ``query_heads`` are those of all these ranks, ``query_width`` and ``output_width`` those of one head.
+
+    >>> round(context_messages(32, 128, 576, 512, 2).queries / 1e6, 2)
+    4.72
+    """
+    heads = requests * query_heads
+    return ContextExchange(
+        Bytes(heads * query_width * element_bytes), Bytes(heads * output_width * element_bytes), Bytes(4 * heads)
+    )
+
+
+@formula(source="a ring sends (n-1)/n of what its ranks hold together")
 def context_exchange(
     requests: int, query_heads: int, query_width: int, output_width: int, element_bytes: float, ranks: int
 ) -> ContextExchange:
-    """What a GPU sends where ``ranks`` each hold a share of every request's KV cache, a decode step of ``requests``.
-
-    ``query_width`` and ``output_width`` are those of one head.
+    """What each of these ``ranks`` sends of :func:`context_messages`.
 
     >>> exchange = context_exchange(32, 128, 576, 512, 2, 8)
     >>> round(exchange.queries / 1e6, 2), round(exchange.outputs / 1e6, 2), exchange.sums
     (4.13, 3.67, 14336.0)
     """
-    share = (ranks - 1) / ranks
-    heads = requests * query_heads
-    return ContextExchange(
-        Bytes(heads * query_width * element_bytes * share),
-        Bytes(heads * output_width * element_bytes * share),
-        Bytes(heads * 4 * share),
-    )
+    share, held = (ranks - 1) / ranks, context_messages(requests, query_heads, query_width, output_width, element_bytes)
+    return ContextExchange(Bytes(held.queries * share), Bytes(held.outputs * share), Bytes(held.sums * share))
 
 
 @formula(source="DeepEP README: a token travels once to every rank that holds one of its experts", valid="uniform routing")

@@ -115,11 +115,12 @@ class ExplainedLayers(LayerCost):
 
     def _decode_attention(self, layer: Layer, batch: int) -> Step:
         time, fit = self.decode(layer, batch, self._context)["attention"], self.calibration.decode_attention
+        heads, seen = self.shared_out(self._context)
         asked = (
             Quantity("sequences", batch),
-            Quantity("context", self._context, "tokens"),
+            Quantity("context", seen, "tokens"),
             Quantity("cache element", self.model.kv_element_bytes, "B"),
-            Quantity("tensor degree", self.parallelism.tensor),
+            Quantity("tensor degree", heads),
             *quantities(layer.attention),
         )
         constants = (entry("attention.decode", KERNELS, fit), data_sheet(self.gpu, "bf16"))

@@ -8,6 +8,7 @@ from planner.core.explanation import Constants, Quantity, Step, added, numbered
 from planner.core.model import Layer
 from planner.cost import memory
 from planner.cost.strategy import Strategy, stages_of
+from planner.units import Bytes
 
 _FORMULAS = {
     "attention": "attention_weights",
@@ -69,6 +70,7 @@ def _cache(strategy: Strategy, number: int, layers: tuple[Layer, ...]) -> Step:
     each = memory.kv_bytes_of_token(
         layers, strategy.parallelism.tensor, strategy.model.kv_element_bytes, grouped=traits.cache_groups
     )
+    each = Bytes(each / strategy.parallelism.decode_context)
     asked = (
         Quantity("capacity", stage.capacity, "B"),
         Quantity("memory fraction", limits.memory_fraction),

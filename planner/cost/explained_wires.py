@@ -41,6 +41,8 @@ class ExplainedWires:
         alone, shared = self.placed.times.group(group), self.placed.times.group(group, kept)
         reduced = self._reduces("all_reduce", group, [(alone.decode, strategy.decode_bytes, work.all_reduces)])
         slower = work.all_reduces * (shared.decode.time - alone.decode.time) + work.last * (shared.logits - alone.logits)
+        slower += self.placed.times.contexts(stage, group, kept) - self.placed.times.contexts(stage, group)
+        reduced = (*reduced, *self._contexts(stage, group))
         steps = [*reduced, *self._logits(group, alone.logits)] if work.last else [*reduced]
         return (*steps, *_shared(slower))
 
@@ -106,6 +108,18 @@ class ExplainedWires:
         asked = (Quantity("message", self.strategy.logits_bytes, "B"), Quantity("ranks", len(group)))
         source = "an all-gather is the second half of a ring all-reduce, or as measured on this machine"
         return (Step("gather_logits", time, "s", "formula", 1.0, "all_reduce", asked, source=source),)
+
+    def _contexts(self, stage: int, group: Group) -> tuple[Step, ...]:
+        """What ranks that share out the cache exchange in the layers of a stage."""
+        times, steps = self.placed.times, []
+        source = "queries and sums gathered, outputs reduced and scattered, each the half of an all-reduce over the group's links"
+        for mixer, count in self.strategy.stages[stage].contexts:
+            held = times.context_messages(mixer)
+            asked = [Quantity(name, getattr(held, name), "B") for name in ("queries", "outputs", "sums")]
+            asked.append(Quantity("ranks", self.strategy.parallelism.decode_context))
+            value = count * times.context(group, mixer)
+            steps.append(Step("context_exchange", value, "s", "formula", count, "context_messages", tuple(asked), source=source))
+        return (part("context_exchange", tuple(steps)),) if steps else ()
 
     def hops(self, stage: int, senders: Group, receivers: Group, *, prompt: bool) -> Step:
         """From one stage to the next: a decode micro-batch, or a prompt's mean chunk."""

@@ -138,13 +138,21 @@ class LayerCost:
         moved = attention.query_bytes(layer.attention.output_width(self.parallelism.tensor), tokens)
         return attention.prefill(work, moved, chunks.count, self.gpu, self.calibration.prefill_attention)
 
+    def shared_out(self, context: int) -> tuple[int, int]:
+        """Over how many ranks heads are split, and how much of ``context`` one holds: ranks that share out the cache by tokens
+        bring their query heads together.
+        """
+        ranks = self.parallelism.decode_context
+        return self.parallelism.tensor // ranks, -(-context // ranks)
+
     def decode(self, layer: Layer, sequences: float, context: int) -> dict[str, Seconds]:
         """One token of each of ``sequences`` requests, by part."""
-        tensor, cached = self.parallelism.tensor, self.model.kv_element_bytes
+        cached = self.model.kv_element_bytes
         fit, arithmetic = self.calibration.decode_attention, self.calibration.prefill_attention
         against = Seconds(0.0)
         if layer.attention is not None:
-            against = attention.decode(layer.attention, tensor, sequences, context, self.gpu, fit, cached, arithmetic)
+            heads, seen = self.shared_out(context)
+            against = attention.decode(layer.attention, heads, sequences, seen, self.gpu, fit, cached, arithmetic)
         return {
             "linear": self.linear(layer, sequences),
             "attention": against,

@@ -87,6 +87,7 @@ class Placed:
         """
         work, times, chunks = self.strategy.stages[number], self.times.group(gpus, kept), self.strategy.chunks
         decode = work.decode_total + work.all_reduces * times.decode.time + work.last * times.logits
+        decode += self.times.contexts(number, gpus, kept)
         prompt = chunks.whole * times.chunk.time + times.rest.time
         riding = work.riding + work.all_reduces * times.riding
         return Seconds(decode), Seconds(work.prefill_total + work.all_reduces * prompt), Seconds(riding)
@@ -167,6 +168,7 @@ class Placed:
                     work, one = strategy.stages[number], self.times.group(group)
                     gather = self.times.gather(group) if number else NO_EXCHANGE
                     decode = in_flight * (work.all_reduces * one.decode.time + work.last * one.logits + gather[0])
+                    decode += in_flight * self.times.contexts(number, group)
                     prefill = work.all_reduces * one.riding + chunks * gather[1]
                     shares.append(steps * decode + requests * prefill)
             for senders, receivers in pairwise(replica):
@@ -303,6 +305,7 @@ class Placed:
                 prefill[part] = prefill.get(part, 0.0) + time
             reduce = work.all_reduces * group_times.decode.time + work.last * group_times.logits
             decode["all_reduce"] = decode.get("all_reduce", 0.0) + reduce
+            decode["context_exchange"] = decode.get("context_exchange", 0.0) + self.times.contexts(number, group)
             prompt = chunks.whole * group_times.chunk.time + group_times.rest.time
             prefill["all_reduce"] = prefill.get("all_reduce", 0.0) + work.all_reduces * prompt
             if sharing.group(group) < 1:
@@ -337,7 +340,8 @@ class Placed:
         if traits.stack not in fit.ttft:
             reasons.append(f"no run of {traits.name} was measured: vLLM's constants stand in")
         wires = {"high": 0.0, "medium": fit.modelled_links, "low": fit.unmeasured_links}[communication.confidence]
-        share = (decode.parts.get("all_reduce", 0.0) + decode.parts.get("shared_links", 0.0)) / decode.total
+        exchanged = ("all_reduce", "context_exchange", "shared_links")
+        share = sum(decode.parts.get(part, 0.0) for part in exchanged) / decode.total
         if wires * share > WORTH_SAYING:
             reasons.append(
                 "these links are modelled, not measured"
@@ -347,7 +351,10 @@ class Placed:
         pipelined = len(self.strategy.stages) > 1
         if pipelined:
             reasons.append("pipelines are not validated against measurement")
-        wider = 1 + wires * share + fit.pipeline * pipelined
+        shared_out = self.strategy.parallelism.decode_context > 1
+        if shared_out:
+            reasons.append("decode context parallelism is not validated against measurement")
+        wider = 1 + wires * share + fit.pipeline * (pipelined + shared_out)
         low, high = fit.tpot["moe" if self.strategy.model.experts else "dense"]
         first_low, first_high = fit.ttft.get(traits.stack) or fit.ttft["vllm"]
         ttft, tpot = max(one.ttft for one in metrics), max(one.tpot for one in metrics)

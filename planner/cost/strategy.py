@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from planner.core.engine import EngineTraits
 from planner.core.estimate import StageMemory
 from planner.core.hardware import GpuSpec
-from planner.core.model import Layer, ModelSpec, MoeMlp, kinds
+from planner.core.model import Layer, Mixer, ModelSpec, MoeMlp, kinds
 from planner.core.plan import EngineLimits, Infeasible, Parallelism
 from planner.core.workload import Workload
 from planner.cost import memory, pipeline
@@ -30,7 +30,8 @@ class StageWork:
 
     ``decode`` and ``prefill`` are seconds by part, of a decode step and of a whole prompt alone; ``riding`` is what a
     whole prompt adds to the decode steps it shares. The counts are of one decode step, and of one chunk of a prompt.
-    ``exchanges`` are all-reduces over the whole expert group.
+    ``exchanges`` are all-reduces over the whole expert group, ``contexts`` the layers of each kind of attention whose partial
+    results ranks exchange because they share out the cache.
     """
 
     decode: dict[str, Seconds]
@@ -38,6 +39,7 @@ class StageWork:
     riding: Seconds
     all_reduces: int
     exchanges: int
+    contexts: tuple[tuple[Mixer, int], ...]
     last: bool
 
     @property
@@ -155,7 +157,8 @@ def price_strategy(
     tensor, chunk = parallelism.tensor, limits.max_batched_tokens
     element, grouped = model.kv_element_bytes, traits.cache_groups
     held = workload.input_tokens + math.ceil(traits.answer_reserved * workload.output_tokens)
-    need = memory.rounded_tokens(held, traits.block_tokens)
+    ranks = parallelism.decode_context
+    need = memory.rounded_tokens(-(-held // ranks), traits.block_tokens)
     room = min(
         int(stage.kv_cache // memory.kv_bytes(layers, tensor, need, chunk, element, grouped=grouped))
         for stage, layers in zip(stages, layers_of, strict=True)
@@ -184,7 +187,7 @@ def price_strategy(
         traits=traits,
         calibration=calibration,
         memory=tuple(stages),
-        kv_cache_tokens=tokens // traits.block_tokens * traits.block_tokens,
+        kv_cache_tokens=tokens // traits.block_tokens * traits.block_tokens * ranks,
         max_concurrency=room,
         offered=offered,
         requests=requests,
@@ -206,6 +209,7 @@ def _work(
     prefill: dict[str, float] = {}
     riding = 0.0
     all_reduces = exchanges = 0
+    contexts: dict[Mixer, int] = {}
     for layer, count in kinds(layers):
         for part, time in cost.decode(layer, batch, context).items():
             decode[part] = decode.get(part, 0.0) + count * time
@@ -215,6 +219,8 @@ def _work(
         exchanged = degrees.attention_data_parallel and isinstance(layer.mlp, MoeMlp)
         exchanges += count * exchanged
         all_reduces += count * (layer.reductions - exchanged)
+        if layer.attention is not None and degrees.decode_context > 1:
+            contexts[layer.attention] = contexts.get(layer.attention, 0) + count
     decode["head"] = (
         head(batch, cost.model.vocabulary_size / degrees.tensor, cost.model.hidden_size, cost.gpu, cost.calibration)
         if last
@@ -226,6 +232,7 @@ def _work(
         riding=Seconds(riding),
         all_reduces=(all_reduces + first) * (degrees.tensor > 1),
         exchanges=exchanges,
+        contexts=tuple(contexts.items()),
         last=last,
     )
 
@@ -240,7 +247,7 @@ def _memory_refusal(
     traits: EngineTraits,
 ) -> Infeasible | None:
     """Why the poorest stage cannot hold its weights and one request, with the numbers; ``None`` if it can."""
-    need_tokens = memory.rounded_tokens(workload.total_tokens, traits.block_tokens)
+    need_tokens = memory.rounded_tokens(-(-workload.total_tokens // parallelism.decode_context), traits.block_tokens)
     worst: tuple[float, int, Bytes] | None = None
     for number, (stage, layers) in enumerate(zip(stages, stages_of(model, partition), strict=True)):
         one = memory.kv_bytes(

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.core.estimate import CollectiveTime
+from planner.core.model import Attention, LatentAttention, Mixer
 from planner.core.plan import Group
 from planner.cost.collectives import Collectives
 from planner.cost.contention import ALONE, Sharing, stretch
+from planner.cost.exchanges import ContextExchange, context_messages
 from planner.cost.point_to_point import boundary_bytes, hop_time
 from planner.cost.strategy import HIDDEN_BYTES, Strategy
 from planner.cost.traffic import Traffic
@@ -52,6 +54,7 @@ class WireTimes:
         self._hops: dict[tuple[frozenset[int], frozenset[int]], list[Hop]] = {}
         self._pairs: dict[tuple[int, int, float], tuple[Seconds, Seconds]] = {}
         self._gathers: dict[tuple[frozenset[int], float], tuple[Seconds, Seconds]] = {}
+        self._contexts: dict[tuple[frozenset[int], Mixer, float], Seconds] = {}
 
     def group(self, gpus: Sequence[int], kept: float = 1.0) -> GroupTimes:
         """The all-reduces of one tensor-parallel group that keeps ``kept`` of its bandwidth."""
@@ -87,6 +90,31 @@ class WireTimes:
         facts = self.wires.group(gpus)
         alone = self.collectives.all_gather(facts, size)
         return alone if kept >= 1 else Seconds(alone * stretch(facts, size, kept))
+
+    def contexts(self, stage: int, gpus: Sequence[int], kept: float = 1.0) -> Seconds:
+        """What the ranks of a stage exchange in a decode step because they share out the cache; nothing where they do not."""
+        return Seconds(sum(count * self.context(gpus, mixer, kept) for mixer, count in self.strategy.stages[stage].contexts))
+
+    def context(self, gpus: Sequence[int], mixer: Mixer, kept: float = 1.0) -> Seconds:
+        """Of one layer: queries and sums are gathered, partial outputs reduced and scattered, over the links of the whole group."""
+        key = frozenset(gpus), mixer, kept
+        found = self._contexts.get(key)
+        if found is None:
+            held = self.context_messages(mixer)
+            sizes = held.queries, held.outputs, held.sums
+            found = self._contexts[key] = Seconds(sum(self._all_gather(gpus, size, kept) for size in sizes))
+        return found
+
+    def context_messages(self, mixer: Mixer) -> ContextExchange:
+        """What the ranks which share a cache hold together of a decode micro-batch."""
+        degrees = self.strategy.parallelism
+        assert isinstance(mixer, Attention | LatentAttention)
+        heads = mixer.query_heads * degrees.decode_context // degrees.tensor
+        if isinstance(mixer, LatentAttention):
+            width, output = mixer.cached, mixer.latent_size
+        else:
+            width, output = mixer.head_size, mixer.values
+        return context_messages(self.strategy.batch, heads, width, output, HIDDEN_BYTES)
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt.

@@ -18,6 +18,8 @@ _VLLM = {
     "-pp": "pipeline",
     "--data-parallel-size": "data",
     "-dp": "data",
+    "--decode-context-parallel-size": "decode context",
+    "-dcp": "decode context",
     "--enable-expert-parallel": "experts spread",
     "-ep": "experts spread",
     "--max-model-len": "context",
@@ -136,6 +138,7 @@ class Understood:
     data: int
     attention_data: bool
     expert: int
+    decode_context: int
     nodes: int
     node: int
     devices: tuple[int, ...] | None
@@ -191,6 +194,7 @@ def understand(found: Found, source: str) -> Understood:
         data=data,
         attention_data=together > 1,
         expert=expert,
+        decode_context=count("decode context") or 1,
         nodes=count("nodes") or 1,
         node=node if "start" not in said else max(node, 1),
         devices=devices,

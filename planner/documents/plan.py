@@ -81,6 +81,7 @@ class DegreesDocument(Document):
     pipeline: Count
     data: Count
     expert: Count
+    decode_context: Count = 1
 
 
 class LimitsDocument(Document):
@@ -200,6 +201,7 @@ def plan_document(saved: SavedPlan) -> dict[str, Any]:
             "pipeline": degrees.pipeline,
             "data": degrees.data,
             "expert": degrees.expert,
+            **({"decode_context": degrees.decode_context} if degrees.decode_context > 1 else {}),
         },
         "placement": [[list(group) for group in replica] for replica in plan.placement],
         "placement_proven_optimal": saved.proven,
@@ -320,7 +322,7 @@ def _topology(part: TopologyPart, name: str, find: Callable[[str], Topology]) ->
 
 def _plan(document: PlanDocument, model: ModelSpec, topology: Topology, name: str) -> Plan:
     item = document.parallelism
-    degrees = Parallelism(item.tensor, item.pipeline, item.data, item.expert)
+    degrees = Parallelism(item.tensor, item.pipeline, item.data, item.expert, item.decode_context)
     _check_placement(document.placement, degrees, topology, name)
     placement: Placement = tuple(tuple(tuple(group) for group in replica) for replica in document.placement)
     if len(document.layer_partition) != degrees.pipeline or sum(document.layer_partition) != len(model.layers):
@@ -328,6 +330,9 @@ def _plan(document: PlanDocument, model: ModelSpec, topology: Topology, name: st
         raise BadInput(f"{problem}, found {document.layer_partition}", path=f"{name}: $.layer_partition")
     if degrees.expert not in {1, degrees.tensor, degrees.tensor * degrees.data} and degrees.gpus % degrees.expert:
         raise BadInput(f"{degrees.gpus} GPUs are not divisible by EP {degrees.expert}", path=f"{name}: $.parallelism.expert")
+    if degrees.tensor % degrees.decode_context:
+        problem = f"TP {degrees.tensor} is not divisible by DCP {degrees.decode_context}"
+        raise BadInput(problem, path=f"{name}: $.parallelism.decode_context")
     limits = document.limits
     told = EngineLimits(limits.max_sequences, limits.max_batched_tokens, limits.memory_fraction, limits.max_model_tokens)
     return Plan(degrees, placement, tuple(document.layer_partition), told)

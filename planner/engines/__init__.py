@@ -9,8 +9,11 @@ import importlib
 import pkgutil
 from functools import cache
 
-from planner.core.engine import Engine
-from planner.errors import unknown_name
+from planner.core.engine import Engine, LaunchSpec
+from planner.core.model import ModelSpec
+from planner.core.plan import Plan
+from planner.core.topology import Topology
+from planner.errors import BadInput, unknown_name
 
 
 @cache
@@ -30,3 +33,13 @@ def find_engine(name: str) -> Engine:
     if found is None:
         raise unknown_name("engine", name, engines(), hint=f"known: {', '.join(sorted(engines()))}")
     return found
+
+
+def launch(engine: Engine, plan: Plan, model: ModelSpec, topology: Topology) -> LaunchSpec:
+    """What starts ``plan`` with ``engine``. Raises ``BadInput`` where the engine is not known to run it, whoever made the plan."""
+    if plan.parallelism.decode_context > 1 and not engine.traits.decode_context:
+        hint = "emit it for vllm, or plan again without decode context parallelism"
+        raise BadInput(
+            f"{engine.traits.name} is not planned with decode context parallelism", path=f"{plan.parallelism}", hint=hint
+        )
+    return engine.launch(plan, model, topology)

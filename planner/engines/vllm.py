@@ -93,6 +93,7 @@ TRAITS = EngineTraits(
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
     cache_groups=True,
+    decode_context=True,
     sources=(VLLM.read_from,),
 )
 
@@ -103,6 +104,7 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, groups: Iterable[Group]
     command = Command(VLLM, ["vllm", "serve", model.name])
     command.state("tensor", degrees.tensor)
     command.set("pipeline", degrees.pipeline)
+    command.set("decode-context", degrees.decode_context)
     if degrees.expert > 1:
         command.state("expert")
     if model.weight_format != model.checkpoint_format and model.weight_format.name in _ONLINE_QUANTISATION:

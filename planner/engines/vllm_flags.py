@@ -18,6 +18,7 @@ VLLM = FlagTable(
         "data-start": Flag("--data-parallel-start-rank"),
         "data-address": Flag("--data-parallel-address", "127.0.0.1"),
         "data-port": Flag("--data-parallel-rpc-port", "29550"),
+        "decode-context": Flag("--decode-context-parallel-size", "1"),
         "expert": Flag("--enable-expert-parallel"),
         "executor": Flag("--distributed-executor-backend"),
         "nodes": Flag("--nnodes", "1"),

@@ -11,6 +11,7 @@ from planner import __version__
 from planner.core.explanation import Constants, Explanation, Quantity, Step
 from planner.cost.formula import REGISTRY, Formula
 from planner.render import terminal, text
+from planner.render.json import parallelism
 from planner.search.recommendation import Recommendation
 
 if TYPE_CHECKING:
@@ -191,12 +192,7 @@ def explanation_document(answer: Recommendation, tree: Explanation, depth: int |
             "output_tokens": workload.output_tokens,
             "concurrency": workload.concurrency,
         },
-        "parallelism": {
-            "tensor_parallel_size": degrees.tensor,
-            "pipeline_parallel_size": degrees.pipeline,
-            "data_parallel_size": degrees.data,
-            "expert_parallel_size": degrees.expert,
-        },
+        "parallelism": parallelism(degrees),
         "placement": [[list(group) for group in replica] for replica in tree.plan.placement],
         "layer_partition": list(tree.plan.layer_partition),
         "steps": [_step(root, depth) for root in tree.roots],

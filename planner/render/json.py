@@ -103,12 +103,14 @@ def _gpus(topology: Topology) -> list[dict[str, Any]]:
     ]
 
 
-def _parallelism(degrees: Parallelism) -> dict[str, int]:
+def parallelism(degrees: Parallelism) -> dict[str, int]:
+    """Degrees by the names that engines give them; decode context parallelism where there is any."""
     return {
         "tensor_parallel_size": degrees.tensor,
         "pipeline_parallel_size": degrees.pipeline,
         "data_parallel_size": degrees.data,
         "expert_parallel_size": degrees.expert,
+        **({"decode_context_parallel_size": degrees.decode_context} if degrees.decode_context > 1 else {}),
     }
 
 
@@ -116,7 +118,7 @@ def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, A
     plan, estimate = one.ranked.plan, one.ranked.estimate
     return {
         "rank": one.rank,
-        "parallelism": _parallelism(plan.parallelism),
+        "parallelism": parallelism(plan.parallelism),
         "placement": [[list(group) for group in replica] for replica in plan.placement],
         "placement_proven_optimal": one.ranked.proven,
         "layer_partition": list(plan.layer_partition),
@@ -224,7 +226,7 @@ def _estimate(estimate: Estimate, gpus: int, missed: tuple[str, ...]) -> dict[st
 
 def _infeasible(one: Infeasible) -> dict[str, Any]:
     return {
-        "parallelism": _parallelism(one.parallelism),
+        "parallelism": parallelism(one.parallelism),
         "rule": one.rule,
         "have": one.have,
         "need": one.need,

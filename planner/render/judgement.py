@@ -14,6 +14,7 @@ from planner.core.model import ModelSpec
 from planner.core.plan import Plan
 from planner.core.saved import Expected, SavedPlan
 from planner.render import terminal, text
+from planner.render.json import parallelism
 from planner.search.judgement import Judgement
 
 SCHEMA_VERSION = 1
@@ -63,12 +64,7 @@ def imported(model: ModelSpec, plan: Plan, engine: EngineTraits, found: Judgemen
         "planner_version": __version__,
         "model": {"name": model.name, "weight_format": model.weight_format.name},
         "engine": {"name": engine.name, "version": engine.version},
-        "parallelism": {
-            "tensor_parallel_size": plan.parallelism.tensor,
-            "pipeline_parallel_size": plan.parallelism.pipeline,
-            "data_parallel_size": plan.parallelism.data,
-            "expert_parallel_size": plan.parallelism.expert,
-        },
+        "parallelism": parallelism(plan.parallelism),
         "placement": [[list(group) for group in replica] for replica in plan.placement],
         "layer_partition": list(plan.layer_partition),
         "limits": {

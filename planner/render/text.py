@@ -86,7 +86,8 @@ def replica(stages: Replica) -> str:
 def degrees(parallelism: Parallelism, *, experts: bool) -> str:
     """``TP 4 × PP 2 × DP 1``, with EP for models with experts."""
     words = f"TP {parallelism.tensor} × PP {parallelism.pipeline} × DP {parallelism.data}"
-    return f"{words} × EP {parallelism.expert}" if experts else words
+    words += f" × EP {parallelism.expert}" if experts else ""
+    return f"{words} × DCP {parallelism.decode_context}" if parallelism.decode_context > 1 else words
 
 
 def shorten(items: Sequence[str], most: int) -> str:

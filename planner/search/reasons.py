@@ -103,12 +103,17 @@ def _cause(winner: Ranked, other: Ranked) -> str:
         "waiting": "its stages wait for each other",
         "linear": "each GPU reads more weights",
         "experts": "each GPU reads more expert weights",
+        "context_exchange": f"its ranks exchange partial attention over {link}",
         "expert_exchange": "its experts exchange tokens over more GPUs",
         "attention": "each GPU reads more KV cache",
         "head": "each GPU computes more of the head",
     }
     if grown[part] >= WORTH_SAYING and part in words:
-        tail = f"; its slowest link is {link}" if link and part not in {"all_reduce", "point_to_point", "shared_links"} else ""
+        tail = (
+            f"; its slowest link is {link}"
+            if link and part not in {"all_reduce", "context_exchange", "point_to_point", "shared_links"}
+            else ""
+        )
         return f"{words[part]} (+{grown[part] * 1e3:.1f} ms a token){tail}"
     extra = other.estimate.prefill.total - winner.estimate.prefill.total
     return (

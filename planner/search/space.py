@@ -62,6 +62,7 @@ def _broken(
         yield from _attention_rules(layer.attention, tensor)
         yield from _mlp_rules(layer, model, degrees)
     yield from _expert_rules(degrees, model, traits)
+    yield from _context_rules(degrees, model, traits)
 
 
 def _too_deep(degrees: Parallelism, engine: str, most: int) -> str:
@@ -138,3 +139,34 @@ def _expert_rules(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) 
         yield "experts", model.experts, degrees.expert, f"{model.experts} experts are not divisible by EP {degrees.expert}"
     if degrees.attention_data_parallel and degrees.pipeline > 1:
         yield "attention-data-parallel", degrees.pipeline, 1, "attention data parallelism is planned with one pipeline stage"
+
+
+def _context_rules(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) -> Iterator[tuple[str, float, float, str]]:
+    """Decode context parallelism shares out what tensor parallelism would hold twice (vLLM config/model.py): the latent, or KV heads
+    beyond their number.
+    """
+    shared, tensor = degrees.decode_context, degrees.tensor
+    if shared == 1:
+        return
+    rule = "decode-context"
+    if not traits.decode_context:
+        yield rule, 1, shared, f"{traits.name} is not planned with decode context parallelism: take vllm, or DCP 1"
+    if tensor % shared:
+        yield rule, tensor, shared, f"TP {tensor} is not divisible by DCP {shared}"
+    for layer, _ in kinds(model.layers):
+        mixer = layer.attention
+        if isinstance(mixer, Attention) and mixer.window is None:
+            copies = tensor // mixer.kv_heads
+            if shared > max(1, copies):
+                message = f"TP {tensor} holds {mixer.kv_heads} KV heads {max(1, copies)} times: DCP {shared} has no more copies to share out"
+                yield rule, max(1, copies), shared, message
+            elif mixer.query_heads // mixer.kv_heads % shared:
+                each = mixer.query_heads // mixer.kv_heads
+                yield rule, each, shared, f"{each} query heads a KV head are not divisible by DCP {shared}"
+        elif not isinstance(mixer, LatentAttention | None) or (isinstance(mixer, LatentAttention) and mixer.indexer is not None):
+            yield (
+                rule,
+                1,
+                shared,
+                "decode context parallelism is planned for full and latent attention alone: no windows, no states, no indexer",
+            )

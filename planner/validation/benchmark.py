@@ -24,7 +24,7 @@ FEW_ROUNDS = 4
 """Fewer requests than this many times the concurrency hardly ever meet a full server."""
 MOST = 10_000_000
 """More requests in flight, or tokens of one, are no traffic."""
-COMMUNICATION = ("all_reduce", "shared_links", "point_to_point", "expert_exchange")
+COMMUNICATION = ("all_reduce", "shared_links", "point_to_point", "expert_exchange", "context_exchange")
 """Parts of a breakdown that are spent on wires."""
 
 Price = Callable[[Workload], Estimate | Infeasible]

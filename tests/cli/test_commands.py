@@ -86,6 +86,17 @@ def test_an_estimate_of_degrees_no_engine_runs(planner: Planner) -> None:
     assert "vllm runs EP" in planner("estimate", "qwen3-30b-a3b", "-t", "dgx-h100", "--tp", "4", "--ep", "3").words
 
 
+def test_ranks_that_share_out_the_cache_are_an_option_and_a_flag_of_the_launch(planner: Planner) -> None:
+    asked = ("estimate", "deepseek-v3", "-t", "8xH200-SXM5-141GB", "--tp", "8", "--ep", "8", "--dcp", "8")
+    run = planner(*asked)
+    assert run.code == 0
+    assert "× DCP 8" in run.words
+    assert "--decode-context-parallel-size 8" in run.words
+    refused = planner(*asked, "--engine", "tensorrt-llm")
+    assert refused.code == 1
+    assert "tensorrt-llm is not planned with decode context parallelism" in refused.words
+
+
 def test_on_a_host_without_a_gpu_it_says_how_to_name_a_topology(planner: Planner) -> None:
     run = planner("recommend", "llama-3.1-8b")
     assert run.code == 3

@@ -24,6 +24,8 @@ PLANS = [
     ("qwen3-235b-a22b-fp8", "2x-dgx-h100", Parallelism(8, 1, 2, 16), Workload(), "vllm"),
     ("deepseek-v3", "2x-dgx-h100", Parallelism(8, 2), Workload(5000, 1, 8), "vllm"),
     ("gpt-oss-120b", "dgx-h100", Parallelism(4, 1, 2), Workload(), "sglang"),
+    ("deepseek-v3", "8xH200-SXM5-141GB", Parallelism(8, 1, 1, 8, 8), Workload(), "vllm"),
+    ("deepseek-v3", "2x-dgx-h100", Parallelism(8, 2, 1, 1, 4), Workload(5000, 64, 64), "vllm"),
     ("deepseek-v3.2", "8xB200-SXM-180GB", Parallelism(8, 1, 1, 8), Workload(9000, 300, 16), "vllm"),
     ("gemma-3-27b", "4xL40S", Parallelism(2, 2), Workload(9000, 300, 16), "vllm"),
     ("qwen3.5-35b-a3b", "4xL40S", Parallelism(4), Workload(), "vllm"),
@@ -113,7 +115,7 @@ def test_the_parts_of_a_prompt_are_those_of_the_estimate(tree: Explanation) -> N
     assert prompt.value == pytest.approx(tree.estimate.prefill.total, rel=1e-9)
     serial = next((one for one in prompt.walk() if one.name == "chunks one after another"), prompt)
     found = parts_of(serial)
-    for part in ("linear", "attention", "experts", "elementwise", "expert_exchange"):
+    for part in ("linear", "attention", "experts", "elementwise", "expert_exchange", "context_exchange"):
         assert found.get(part, 0.0) == pytest.approx(tree.estimate.prefill.parts.get(part, 0.0), rel=1e-9), part
 
 

@@ -61,6 +61,7 @@ def meaning(*words: str) -> Understood:
         ("vllm serve m --tensor-parallel-size 4", "vllm serve m --tensor_parallel_size=4"),
         ("vllm serve m --max-model-len 32k", "vllm serve m --max-model-len 32000"),
         ("vllm serve m --max-model-len 32K", "vllm serve m --max-model-len=32768"),
+        ("vllm serve m -tp 8 -dcp 2", "vllm serve m -tp 8 --decode-context-parallel-size=2"),
         ("vllm serve m -tp 2", "python3 -m vllm.entrypoints.openai.api_server --model m -tp 2"),
         ("python3 -m sglang.launch_server --model-path m --tp 4", "sglang serve --model m --tensor-parallel-size 4"),
         ("python -m sglang.launch_server --model m --tp 8 --dp-size 8 --enable-dp-attention", "sglang serve --model m --tp 8 --attn-dp-size 8"),

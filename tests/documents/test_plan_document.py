@@ -49,6 +49,16 @@ def test_what_is_written_is_read_back(name: str, engine: str, *, inline: bool) -
     assert plan_digest(again) == plan_digest(plan)
 
 
+def test_shared_out_caches_are_kept_and_others_not_spoken_of() -> None:
+    text = dump_plan(saved("shared cache"))
+    jsonschema.validate(strict_yaml.load(text, "plan.yaml"), SCHEMA)
+    assert read(text) == saved("shared cache")
+    assert "decode_context" not in dump_plan(saved("bridged"))
+    with pytest.raises(BadInput, match="TP 8 is not divisible by DCP 3") as raised:
+        read(text.replace("decode_context: 2", "decode_context: 3"))
+    assert "$.parallelism.decode_context" in str(raised.value)
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_the_facts_of_every_known_model_are_read_back(name: str) -> None:
     model = api.load_model(name)

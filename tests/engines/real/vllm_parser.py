@@ -126,6 +126,7 @@ class Parser:
             "pipeline": stages,
             "data": parallel.data_parallel_size,
             "expert": bool(parallel.enable_expert_parallel),
+            "decode_context": parallel.decode_context_parallel_size,
             "partition": [end - start for start, end in cuts],
             "processes": parallel.nnodes,
             "rank": parallel.node_rank,
