@@ -197,14 +197,17 @@ def import_launch(
 
 
 def check_plan(saved: SavedPlan, now: Topology | None = None) -> Judgement:
-    """Whether a plan still fits its machine, or the one it is ``now``, and nothing is much better: see
-    :mod:`planner.search.judgement`.
+    """Whether a plan still fits its machine, or the one it is ``now``, its model is still the same, and nothing is much better:
+    see :mod:`planner.search.judgement`.
     """
+    from planner.checkpoints import changed_since
     from planner.search.judgement import judge
 
     topology = now or saved.topology
     _, search, _, _ = prepare(saved.model, topology, saved.workload, saved.engine, saved.objective)
-    return judge(saved.plan, search, saved.topology, compare(saved.topology, topology) if now else ())
+    found = judge(saved.plan, search, saved.topology, compare(saved.topology, topology) if now else ())
+    problems, notes = changed_since(saved)
+    return replace(found, problems=(*problems, *found.problems), notes=notes)
 
 
 def smallest_that_fits(

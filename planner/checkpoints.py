@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from planner.core.model import ModelSpec
     from planner.core.quantization import WeightFormat
+    from planner.core.saved import SavedPlan
 
 
 def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
@@ -70,3 +72,32 @@ def _weight_format(name: str) -> WeightFormat:
     if key not in FORMATS:
         raise unknown_name("quantisation", name, FORMATS, hint=f"known: {', '.join(FORMATS)}")
     return FORMATS[key]
+
+
+def changed_since(saved: SavedPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What of a model is no longer as it was planned, and what could not be looked up: its config is read again where it was."""
+    planned, reference = saved.model, saved.model_reference
+    if saved.local_model:  # the reference may be relative to another folder
+        reference = str(Path(planned.name) / Path(reference).name) if reference.endswith(".json") else planned.name
+    own = planned.weight_format == planned.checkpoint_format
+    try:
+        now = load_model(reference, quant=None if own else planned.weight_format.name)
+    except BadInput as error:
+        return (), (f"the model could not be read again, it is taken as it was planned: {error.problem}",)
+    found = [
+        _difference(field.name, getattr(now, field.name), getattr(planned, field.name))
+        for field in fields(planned)
+        if field.name not in _NOT_OF_THE_CONFIG and getattr(now, field.name) != getattr(planned, field.name)
+    ]
+    return ((f"{reference} is not the model that was planned: {', '.join(found)}",) if found else ()), ()
+
+
+_NOT_OF_THE_CONFIG = frozenset({"name", "weight_format", "dtype_override", "notes"})
+
+
+def _difference(name: str, now: Any, planned: Any) -> str:
+    if isinstance(now, tuple):
+        what = name.replace("_", " ")
+        return f"{len(now)} {what}, planned {len(planned)}" if len(now) != len(planned) else f"other {what}"
+    now, planned = (getattr(one, "name", one) for one in (now, planned))
+    return f"{name.replace('_', ' ')} {now}, planned {planned}"

@@ -46,7 +46,7 @@ def check(
 
         sys.stdout.write(json.write(judgement.document(saved, digest(saved), found)))
     else:
-        judgement.show(saved.model, saved.plan, saved.engine, found, expected=saved.expected)
+        judgement.show(saved.model, saved.plan, saved.engine, found, expected=saved.expected, notes=found.notes)
     if not found.stands:
         sys.stdout.flush()
         raise typer.Exit(ExitCode.NO)

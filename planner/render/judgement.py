@@ -28,6 +28,7 @@ def document(saved: SavedPlan, digest: str, found: Judgement) -> dict[str, Any]:
         "planner_version": __version__,
         "plan": digest,
         "changes": [change.message for change in found.changes],
+        "notes": list(found.notes),
         "expected": _figures(saved.expected),
         **_verdict(found),
     }

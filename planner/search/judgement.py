@@ -21,7 +21,7 @@ class Judgement:
 
     ``estimate`` is what it costs on ``topology`` now, ``None`` where it cannot run. ``best`` is the best plan there is now, ``None``
     where none fits; ``behind`` how much worse the plan is, as a share of the best by the objective. ``problems`` are why it does
-    not stand; ``changes`` what is not as it was planned for.
+    not stand; ``changes`` what is not as it was planned for, ``notes`` what could not be judged.
     """
 
     topology: Topology
@@ -31,6 +31,7 @@ class Judgement:
     behind: float
     problems: tuple[str, ...]
     changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def stands(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from planner.documents.catalogue import find_model
 from planner.documents.files import DATA
 from support import Planner
 
@@ -94,3 +95,41 @@ def test_a_longest_request_that_the_cache_does_not_hold(planner: Planner, plan: 
 def test_bad_input(planner: Planner, plan: Path) -> None:
     assert planner("check", str(plan), "--topology", "nowhere").code == 2
     assert planner("check", "gone.yaml").code == 2
+
+
+def test_a_model_whose_config_changed_does_not_stand(planner: Planner, tmp_path: Path) -> None:
+    folder, path = tmp_path / "mine", tmp_path / "plan.yaml"
+    folder.mkdir()
+    config = dict(find_model("llama-3.1-8b").config)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert planner("recommend", str(folder), "-t", "4x-rtx-3090-bridged", "-o", str(path)).code == 0
+    assert planner("check", str(path)).code == 0
+    changed = config | {"num_hidden_layers": 40, "max_position_embeddings": 8192}
+    (folder / "config.json").write_text(json.dumps(changed))
+    run = planner("check", str(path))
+    assert run.code == 1
+    assert "is not the model that was planned: 40 layers, planned 32, max positions 8192, planned 131072" in run.words
+    document = planner("check", str(path), "--format", "json").document
+    jsonschema.validate(document, SCHEMA)
+    assert document["stands"] is False
+    quantised = config | {"quantization_config": {"quant_method": "fp8"}}
+    (folder / "config.json").write_text(json.dumps(quantised))
+    assert "checkpoint format fp8, planned bf16" in planner("check", str(path)).words
+
+
+def test_a_model_that_is_gone_is_taken_as_it_was_planned(planner: Planner, tmp_path: Path) -> None:
+    folder, path = tmp_path / "mine", tmp_path / "plan.yaml"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(find_model("llama-3.1-8b").config))
+    assert planner("recommend", str(folder), "-t", "4x-rtx-3090-bridged", "-o", str(path)).code == 0
+    (folder / "config.json").unlink()
+    run = planner("check", str(path))
+    assert run.code == 0
+    assert "could not be read again" in run.words
+
+
+@pytest.mark.parametrize("quant", ["fp8", "awq"])
+def test_weights_in_another_format_than_the_checkpoint_are_no_change(planner: Planner, tmp_path: Path, quant: str) -> None:
+    path = tmp_path / "plan.yaml"
+    assert planner("recommend", "llama-3.1-8b", "-t", "4x-rtx-6000-ada", "--quant", quant, "-o", str(path)).code == 0
+    assert planner("check", str(path)).code == 0
