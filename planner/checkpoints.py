@@ -78,12 +78,17 @@ def changed_since(saved: SavedPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What of a model is no longer as it was planned, and what could not be looked up: its config is read again where it was."""
     planned, reference = saved.model, saved.model_reference
     if saved.local_model:  # the reference may be relative to another folder
-        reference = str(Path(planned.name) / Path(reference).name) if reference.endswith(".json") else planned.name
+        file = Path(planned.name) / (Path(reference).name if reference.endswith(".json") else "config.json")
+        if not file.exists():
+            return (), (f"{file} is not there, the model is taken as it was planned",)
+        reference = str(file)
     own = planned.weight_format == planned.checkpoint_format
     try:
         now = load_model(reference, quant=None if own else planned.weight_format.name)
     except BadInput as error:
-        return (), (f"the model could not be read again, it is taken as it was planned: {error.problem}",)
+        if saved.local_model:
+            return (f"{error.path or reference}: {error.problem}",), ()
+        return (), (f"the model is taken as it was planned: {error.problem}",)
     found = [
         _difference(field.name, getattr(now, field.name), getattr(planned, field.name))
         for field in fields(planned)

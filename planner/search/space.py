@@ -60,6 +60,9 @@ def _broken(
         yield "layers", len(model.layers), degrees.pipeline, f"{len(model.layers)} layers for {degrees.pipeline} stages"
     for layer, _ in kinds(model.layers):
         yield from _attention_rules(layer.attention, tensor)
+        if layer.attention is not None:
+            rows, stored = layer.attention.output_width(), layer.format_of("attention", model.weight_format)
+            yield from _split_rules(rows, tensor, "attention output", stored)
         yield from _mlp_rules(layer, model, degrees)
     yield from _expert_rules(degrees, model, traits)
     yield from _context_rules(degrees, model, traits)

@@ -115,6 +115,10 @@ def test_a_model_whose_config_changed_does_not_stand(planner: Planner, tmp_path:
     quantised = config | {"quantization_config": {"quant_method": "fp8"}}
     (folder / "config.json").write_text(json.dumps(quantised))
     assert "checkpoint format fp8, planned bf16" in planner("check", str(path)).words
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "many"}))
+    unreadable = planner("check", str(path))
+    assert unreadable.code == 1
+    assert "many" in unreadable.words
 
 
 def test_a_model_that_is_gone_is_taken_as_it_was_planned(planner: Planner, tmp_path: Path) -> None:
@@ -125,7 +129,7 @@ def test_a_model_that_is_gone_is_taken_as_it_was_planned(planner: Planner, tmp_p
     (folder / "config.json").unlink()
     run = planner("check", str(path))
     assert run.code == 0
-    assert "could not be read again" in run.words
+    assert "config.json is not there, the model is taken as it was planned" in run.words
 
 
 @pytest.mark.parametrize("quant", ["fp8", "awq"])

@@ -28,6 +28,7 @@ def refusal(degrees: Parallelism, model: str, *, gpu: str = H100, gpus: int = 64
         (Parallelism(5), "qwen2.5-32b", "kv-heads", 8, 5),
         (Parallelism(2, expert=2), "llama-3.1-8b", "experts", 0, 2),
         (Parallelism(8), "qwen3-235b-a22b-fp8", "quantisation-block", 192, 128),
+        (Parallelism(2), "qwen2.5-0.5b-awq", "quantisation-block", 448, 128),
     ],
     ids=str,
 )
