@@ -10,6 +10,7 @@ from planner.core.topology import Topology
 from planner.core.workload import Objective, Workload
 from planner.graph.difference import Change
 from planner.search.rank import Ranked, Search
+from planner.search.space import illegal
 
 TOLERANCE = 0.05
 """A plan stands while nothing is better by more: the figures are not known to less."""
@@ -54,7 +55,9 @@ def judge(plan: Plan, search: Search, before: Topology | None = None, changes: t
         problem = f"the plan uses GPU {', '.join(map(str, absent))}, which {topology.name} does not have"
         return Judgement(topology, search.objective, None, best, 1.0, (problem,), changes)
     placement = tuple(tuple(tuple(places[gpu] for gpu in group) for group in replica) for replica in plan.placement)
-    estimate = search.pricer.estimate(plan.parallelism, plan.layer_partition, plan.limits, placement)
+    pricer, on = search.pricer, [places[gpu] for gpu in used]
+    refused = illegal(plan.parallelism, pricer.model, workload, pricer.weakest_of(on)[0], len(on), pricer.traits)
+    estimate = refused or pricer.estimate(plan.parallelism, plan.layer_partition, plan.limits, placement)
     if isinstance(estimate, Infeasible):
         return Judgement(topology, search.objective, None, best, 1.0, (estimate.message,), changes)
     problems = [*_room(plan, estimate, workload), *_missed(estimate, workload)]

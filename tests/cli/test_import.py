@@ -50,6 +50,24 @@ def test_what_does_not_fit_is_answered_with_by_how_much(planner: Planner) -> Non
     assert planner("import", "-t", "2x-l4", "-o", "-", "--", "sglang", "serve", "--model", LLAMA, "--tp", "2").code == 2
 
 
+@pytest.mark.parametrize(
+    ("model", "degrees", "words"),
+    [
+        ("Qwen/Qwen3-235B-A22B-FP8", ("-tp", "8"), "192, no multiple of fp8-block's block of 128"),
+        ("Qwen/Qwen3-32B", ("-tp", "6"), "64 attention heads are not divisible by TP 6"),
+        ("Qwen/Qwen3-235B-A22B-FP8", ("-tp", "8", "-ep", "-dcp", "4"), "holds 4 KV heads 2 times"),
+    ],
+)
+def test_what_an_engine_refuses_at_load_does_not_stand(
+    planner: Planner, model: str, degrees: tuple[str, ...], words: str
+) -> None:
+    run = planner("import", "-t", "dgx-h200", "--", "vllm", "serve", model, *degrees)
+    assert run.code == 1
+    assert "does not stand" in run.words
+    assert words in run.words
+    assert "best: " in run.words
+
+
 def test_a_launch_becomes_a_plan_that_is_emitted_again(planner: Planner, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     assert planner("recommend", "llama-3.1-70b", *BRIDGED, "-o", str(plan)).code == 0
