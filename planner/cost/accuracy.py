@@ -78,11 +78,51 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadChoice:
+    """What is lost by choosing a layout and its ``load`` (by one of several rules) at a target for TPOT.
+
+    ``mean`` and ``median`` are shares of the best measured rate for each GPU, over ``groups`` in which something meets the target.
+    All is lost where the choice ``missed`` the target, and where ``nothing`` was believed to meet it. ``models`` is their kind;
+    without ``tpot_ms``, all targets together.
+    """
+
+    models: str
+    load: str
+    tpot_ms: float | None
+    groups: int
+    mean: float
+    median: float
+    missed: int
+    nothing: int
+
+
+@dataclass(frozen=True, slots=True)
+class SideCalls:
+    """Of the ``cells`` that one side wins: the median ``error`` of the ratio of what both serve, and how many are called right."""
+
+    cells: int
+    error: float | None
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorAgainstPipeline:
+    """Pairs of layouts that differ in tensor times pipeline parallelism, apart by which one serves more when measured."""
+
+    tensor_wins: SideCalls
+    pipeline_wins: SideCalls
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
-    """Layouts compared that take equally many GPUs, and all layouts by what they serve for each GPU."""
+    """Layouts compared at one load that take equally many GPUs, and all layouts by what they serve for each GPU; what is lost where
+    the load is chosen too; tensor against pipeline parallelism, where both were measured.
+    """
 
     same_gpus: Comparison
     per_gpu: Comparison
+    choices: tuple[LoadChoice, ...] = ()
+    tensor_pipeline: TensorAgainstPipeline | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +155,18 @@ class Validation:
     left_out: int
     reasons: Mapping[str, int]
     answers: tuple[RowAnswer, ...]
+
+
+ENOUGH_ROWS = 20
+"""Rows from which on the share of a group inside its bars says something."""
+
+
+def poorest(groups: Iterable[Graded], name: str) -> tuple[Graded, Grade] | None:
+    """The group with the smallest share of a figure inside its bars, of those with ``ENOUGH_ROWS``, and its grade; of equals the
+    first. ``None`` where there is none.
+    """
+    told = [(one, one.grades[name]) for one in groups if name in one.grades and one.grades[name].measurements >= ENOUGH_ROWS]
+    return min(told, key=lambda pair: pair[1].inside, default=None)
 
 
 def graded(of: Mapping[str, str], answers: Sequence[RowAnswer]) -> Graded:

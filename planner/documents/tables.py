@@ -15,6 +15,9 @@ from pathlib import Path
 from planner.documents.files import read_text
 from planner.errors import BadInput
 
+LEAST, MOST = 1e-12, 1e15
+"""Nothing that is measured lies beyond these, in any unit; shares and products of such numbers are numbers still."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
@@ -42,6 +45,8 @@ class TableRow:
             raise BadInput(f"{column} is {text!r}; expected a number", path=self.where) from None
         if not math.isfinite(value) or value <= 0:
             raise BadInput(f"{column} is {text!r}; expected a number above 0", path=self.where)
+        if not LEAST <= value <= MOST:
+            raise BadInput(f"{column} is {text!r}; expected a number from {LEAST:g} to {MOST:g}", path=self.where)
         return value
 
     def count(self, column: str, default: int | None = None) -> int:

@@ -20,6 +20,7 @@ class Config:
 
     ``places`` says where top-level fields really stand that were taken from another file. ``outer`` is the config around this
     one: some fields stand there only. ``notes`` collects, for the whole file, what the user should know of how it was read.
+    ``names`` are the names of its own that this file may have for fields, by the usual ones.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Config:
         prefix: str = "",
         outer: Config | None = None,
         notes: list[str] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
+        self._names = names or {}
         self._data = data
         self._source = source
         self._places = places or {}
@@ -41,10 +44,14 @@ class Config:
 
     def get(self, field: str) -> Any:
         """The value as it stands there, ``None`` where it is absent or null."""
-        value = self._data.get(field)
+        value = self._data.get(self._called(field))
         if value is None and self._outer is not None and field in _INHERITED:
             return self._outer.get(field)
         return value
+
+    def _called(self, field: str) -> str:
+        """What this file calls a field: as usual where it has that, else by its own name for it."""
+        return field if self._data.get(field) is not None else self._names.get(field, field)
 
     def any_of(self, fields: Sequence[str]) -> str | None:
         """The first of ``fields`` that says something (neither absent, null, zero nor empty)."""
@@ -54,10 +61,22 @@ class Config:
         """The error for one field."""
         if self._outer is not None and self._data.get(field.partition(".")[0]) is None and field.partition(".")[0] in _INHERITED:
             return self._outer.refuse(field, problem, hint)
-        first, dot, rest = field.partition(".")
+        first, dot, rest = self._called(field).partition(".")
         if first in self._places:
             return BadInput(problem, path=f"{self._places[first]}{dot}{rest}", hint=hint)
-        return BadInput(problem, path=f"{self._source}: $.{self._prefix}{field}", hint=hint)
+        return BadInput(problem, path=f"{self._source}: $.{self._prefix}{first}{dot}{rest}", hint=hint)
+
+    def renamed(self, names: Mapping[str, str]) -> Config:
+        """This config where fields may be called as the values of ``names`` say instead of their usual names, the keys."""
+        return Config(
+            self._data,
+            self._source,
+            places=self._places,
+            prefix=self._prefix,
+            outer=self._outer,
+            notes=self.notes,
+            names=names,
+        )
 
     def text(self) -> Config:
         """The config of the language model: an object within where the model has encoders, else this."""

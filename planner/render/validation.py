@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from planner import __version__
-from planner.cost.accuracy import Comparison, Grade, Graded, Ranking, RowAnswer, Validation
+from planner.cost.accuracy import ENOUGH_ROWS, Grade, Graded, RowAnswer, Validation, poorest
 from planner.documents.tables import write_table
-from planner.render import text
+from planner.render import ranking, terminal, text
 
 SCHEMA_VERSION = 1
 COLLECTIVES = "collectives"
@@ -27,35 +29,16 @@ def validation_document(answer: Validation) -> dict[str, Any]:
         "rows": answer.overall.rows,
         "answered": answer.overall.answered,
         "overall": _grades(answer.kind, answer.overall),
-        **_ranking(answer.overall),
+        **ranking.document(answer.overall.ranking),
         "groups": [
             {
                 **group.of,
                 "rows": group.rows,
                 "answered": group.answered,
                 **_grades(answer.kind, group),
-                **_ranking(group),
+                **ranking.document(group.ranking),
             }
             for group in answer.groups
-        ],
-    }
-
-
-def _ranking(group: Graded) -> dict[str, Any]:
-    """How layouts are ordered; nothing where no rows differ in their layout alone."""
-    if group.ranking is None:
-        return {}
-    return {"ranking": {"same_gpus": _comparison(group.ranking.same_gpus), "per_gpu": _comparison(group.ranking.per_gpu)}}
-
-
-def _comparison(one: Comparison) -> dict[str, Any]:
-    return {
-        "groups": one.groups,
-        "pairs": one.pairs,
-        "top1_regret": one.regret,
-        "agreement": one.agreement,
-        "at_tpot_target": [
-            {"tpot_ms": at.tpot_ms, "groups": at.groups, "top1_regret": at.regret, "lost": at.lost} for at in one.targets
         ],
     }
 
@@ -92,41 +75,57 @@ def _written(one: RowAnswer) -> Mapping[str, str]:
 
 
 def validation(answer: Validation) -> None:
-    """Overall first, then the groups, then what has no prediction and why."""
-    rows = [line for group in (answer.overall, *answer.groups) for line in _lines(answer, group)]
-    wide = max(len("group"), *(len(text.printable(name)) for name, _ in rows))
+    """Overall first, then the groups, the poorest bars among them, the order of layouts, what has no prediction and why."""
     left_out = f", {answer.left_out} flagged rows left out" if answer.left_out else ""
-    out = [
-        f"{answer.source}: {answer.overall.answered} of {answer.overall.rows} rows answered{left_out}",
-        f"{'group':<{wide}} {'answered':>11} {'mean error':>11} {'median':>8} {'bias':>8} {'90th pct':>9} {'inside':>7}",
-    ]
-    out += [f"{text.printable(name):<{wide}} {shown}" for name, shown in rows]
+    out = _wrapped([f"{answer.source}: {answer.overall.answered} of {answer.overall.rows} rows answered{left_out}"])
+    out += _table([line for group in (answer.overall, *answer.groups) for line in _lines(answer, group)])
+    out += _wrapped(_poorest(answer))
     for group in (answer.overall, *answer.groups):
         if group.ranking is not None:
-            out += _ranking_lines(", ".join(group.of.values()) or "all", group.ranking)
-    for reason, count in sorted(answer.reasons.items(), key=lambda item: (-item[1], item[0])):
-        out.append(f"no prediction for {count} row{'s' * (count > 1)}: {reason}")
-    sys.stdout.write("".join(text.printable(line) + "\n" for line in out))
+            name = ", ".join(group.of.values()) or "all"
+            out += _wrapped([*ranking.at_one_load(name, group.ranking), *ranking.tensor_pipeline(name, group.ranking)])
+            out += _wrapped(ranking.choices_title(name, group.ranking))
+            out += ranking.choices(group.ranking, short=bool(group.of))
+    reasons = sorted(answer.reasons.items(), key=lambda item: (-item[1], item[0]))
+    out += _wrapped([f"no prediction for {count} row{'s' * (count > 1)}: {reason}" for reason, count in reasons])
+    sys.stdout.write("".join(line + "\n" for line in out))
 
 
-def _ranking_lines(name: str, ranking: Ranking) -> list[str]:
-    """What is lost by choosing the layout that is predicted best, and how many pairs are in order."""
-    out = []
-    for words, one in (("equally many GPUs", ranking.same_gpus), ("any number of GPUs, per GPU", ranking.per_gpu)):
-        if one.regret is None:
-            continue
-        order = "" if one.agreement is None else f", {one.agreement:.0%} of {one.pairs} pairs in order"
-        out.append(f"ranking of {name}, {words}: {_groups(one.groups)}, regret {one.regret:.1%}{order}")
-        out += [
-            f"  TPOT within {at.tpot_ms:g} ms: {_groups(at.groups)}, regret {at.regret:.1%}, all lost in {at.lost}"
-            for at in one.targets
-            if at.regret is not None
-        ]
+def _wrapped(lines: list[str]) -> list[str]:
+    width, out = max(20, terminal.console().width), []
+    for line in lines:
+        margin = line[: len(line) - len(line.lstrip())]
+        out += textwrap.wrap(
+            text.printable(line), width, subsequent_indent=margin + "  ", break_long_words=False, break_on_hyphens=False
+        )
     return out
 
 
-def _groups(count: int) -> str:
-    return f"{count} group{'s' * (count != 1)}"
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    """Names and their numbers, a line each; in a terminal too narrow for that the numbers below."""
+    console = terminal.console()
+    named = [(text.printable(name), shown) for name, shown in (("group", _HEADINGS), *rows)]
+    wide = max(len(name) for name, _ in named)
+    told = console.is_terminal or "COLUMNS" in os.environ  # a pipe has no width
+    if told and wide + 1 + len(_HEADINGS) > console.width:
+        return [line for name, shown in named for line in (name, f"  {shown}")]
+    return [f"{name:<{wide}} {shown}" for name, shown in named]
+
+
+def _poorest(answer: Validation) -> list[str]:
+    """Of every figure the share inside its bars, and the group where that is smallest."""
+    out = []
+    for name, grade in answer.overall.grades.items():
+        found = poorest(answer.groups, name)
+        if found is not None:
+            group, least = found
+            of = ", ".join(group.of.values())
+            figure = f" of {name}" if len(answer.overall.grades) > 1 else ""
+            out.append(
+                f"inside the bar{figure}: {grade.inside:.0%} of {grade.measurements} rows; poorest group of at least "
+                f"{ENOUGH_ROWS} rows: {of} with {least.inside:.0%} of {least.measurements}"
+            )
+    return out
 
 
 def _lines(answer: Validation, group: Graded) -> list[tuple[str, str]]:
@@ -138,9 +137,12 @@ def _lines(answer: Validation, group: Graded) -> list[tuple[str, str]]:
     return [(f"{name}: {figure}", _numbers(str(grade.measurements), grade)) for figure, grade in group.grades.items()]
 
 
+_HEADINGS = f"{'answered':>9} {'mean error':>10} {'median':>8} {'bias':>8} {'90th pct':>9} {'inside':>7}"
+
+
 def _numbers(counted: str, grade: Grade | None) -> str:
-    if grade is None:
-        return f"{counted:>11} {'-':>11} {'-':>8} {'-':>8} {'-':>9} {'-':>7}"
-    known = grade.accuracy
-    words = [f"{share:.1%}" for share in (known.mape, known.median_ape, known.bias, known.p90_ape)]
-    return f"{counted:>11} {words[0]:>11} {words[1]:>8} {words[2]:>8} {words[3]:>9} {f'{grade.inside:.0%}':>7}"
+    words = ["-"] * 5
+    if grade is not None:
+        known = grade.accuracy
+        words = [f"{share:.1%}" for share in (known.mape, known.median_ape, known.bias, known.p90_ape)] + [f"{grade.inside:.0%}"]
+    return f"{counted:>9} {words[0]:>10} {words[1]:>8} {words[2]:>8} {words[3]:>9} {words[4]:>7}"

@@ -60,7 +60,8 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
     grouped: dict[tuple[str, ...], list[RowAnswer]] = {}
     for one in answers:
         grouped.setdefault(tuple(one.cells[name] for name in by), []).append(one)
-    groups = [_graded(rows, dict(zip(by, key, strict=True)), grouped[key]) for key in sorted(grouped)] if by else []
+    kinds = [(dict(zip(by, key, strict=True)), grouped[key]) for key in sorted(grouped)] if by else []
+    groups = [_graded(rows, library, of, members) for of, members in kinds]
     reasons = Counter(one.reason for one in answers if one.reason)
     left_out = len(table.rows) - len(kept)
     return Validation(
@@ -68,7 +69,7 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
         str(path),
         table.columns,
         rows.figures,
-        _graded(rows, {}, answers),
+        _graded(rows, library, {}, answers),
         tuple(groups),
         left_out,
         dict(reasons),
@@ -76,10 +77,10 @@ def validate(path: Path, library: Library, *, by: Sequence[str] = (), include_fl
     )
 
 
-def _graded(rows: Rows, of: Mapping[str, str], answers: Sequence[RowAnswer]) -> Graded:
+def _graded(rows: Rows, library: Library, of: Mapping[str, str], answers: Sequence[RowAnswer]) -> Graded:
     """The grades of a group of rows; of served layouts also whether they are in order."""
     found = graded(of, answers)
-    return replace(found, ranking=ranking_of(answers)) if rows.kind == serving.ServingRows.kind else found
+    return replace(found, ranking=ranking_of(answers, library.kind_of)) if rows.kind == serving.ServingRows.kind else found
 
 
 def _answer(rows: Rows, row: TableRow) -> RowAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -24,7 +24,7 @@ class LoadModel(Protocol):
         ...
 
 
-Estimate = Callable[[ModelSpec, Topology, Workload, Parallelism, str], Ranked | Infeasible]
+Price = Callable[[ModelSpec, Topology, Workload, Parallelism, str], Ranked | Infeasible]
 """One configuration, placed as well as can be, on an engine."""
 
 ENGINES = {"vllm": "vllm", "trtllm": "tensorrt-llm", "tensorrt": "tensorrt-llm", "sglang": "sglang", "tgi": "tgi"}
@@ -43,11 +43,15 @@ FORMATS = {
     "int8-w8a8": "int8",
     "awq-int4": "awq",
     "bnb-4bit": "bnb-4bit",
+    "int4": "awq",
     "int4-wo": "awq",
     "gptq-int4-w4a16": "gptq",
 }
 """Weight formats by how tables of measurements call them; none where the checkpoint's own is meant."""
 
+
+PLAIN_NAMES = {"llama 7b": "llama-2-7b", "llama 13b": "llama-2-13b", "llama 70b": "llama-2-70b"}
+"""Models that tables name without their generation, as the catalogue has them: Llama 1 and 2 share 7B and 13B, only 2 has a 70B."""
 
 _CACHED_IN_8_BITS = frozenset({"fp8", "nvfp4"})
 
@@ -57,7 +61,7 @@ class Library:
     """Models and machines by name, or why there are none."""
 
     load_model: LoadModel
-    estimate: Estimate
+    price: Price
     _models: dict[tuple[str, str], ModelSpec | str] = field(default_factory=dict)
     _machines: dict[str, Topology | str] = field(default_factory=dict)
 
@@ -71,17 +75,45 @@ class Library:
     def _load(self, name: str, quant: str) -> ModelSpec | str:
         if quant not in FORMATS:
             return f"weights in {quant!r} are not known"
+        wanted = FORMATS[quant]
         try:
-            own = self.load_model(name)
-            wanted = FORMATS[quant]
+            known = self._known_as(name, wanted)
+            own = self.load_model(known)
             # what a table calls fp8 may be the checkpoint's own blocks of it
             if wanted is None or own.checkpoint_format.name.startswith(wanted):
                 return own
-            chosen = self.load_model(name, quant=wanted)
+            chosen = self.load_model(known, quant=wanted)
             # such checkpoints come with scales for a cache in 8 bits, and engines use them
             return replace(chosen, kv_element_bytes=1) if wanted in _CACHED_IN_8_BITS else chosen
         except BadInput as error:
             return f"model {name!r}: {error.problem}"
+
+    def _known_as(self, name: str, wanted: str | None) -> str:
+        """What a model is loaded by: a checkpoint that is not known of itself is its model in the format at the end of its name,
+        where the row says the same of its weights (``nvidia/DeepSeek-R1-NVFP4``, nvfp4).
+        """
+        name = PLAIN_NAMES.get(name.lower(), name)
+        model, _, suffix = name.rpartition("/")[2].rpartition("-")
+        if not model or wanted is None or FORMATS.get(suffix.lower()) != wanted:
+            return name
+        for one in (name, model):
+            try:
+                self.load_model(one)
+            except BadInput:
+                continue
+            return one
+        return name
+
+    def kind_of(self, cells: Mapping[str, str]) -> str:
+        """``dense`` or ``moe`` (a mixture of experts), by the model of a row; empty where there is none."""
+        model = self.model(cells.get("model", "").strip(), cells.get("quant", "").strip())
+        return "" if isinstance(model, str) else "moe" if model.experts else "dense"
+
+    def estimate(
+        self, model: ModelSpec, topology: Topology, workload: Workload, degrees: Parallelism, engine: str
+    ) -> Ranked | Infeasible:
+        """What a run that was measured is predicted to do, however long its requests. Raises ``BadInput``."""
+        return self.price(served_beyond(model, workload.total_tokens), topology, workload, degrees, engine)
 
     def machine(self, reference: str) -> Topology | str:
         """A machine as a table names it, or why there is none."""
@@ -91,6 +123,18 @@ class Library:
             except BadInput as error:
                 self._machines[reference] = f"topology {reference!r}: {error.problem}"
         return self._machines[reference]
+
+
+def served_beyond(model: ModelSpec, tokens: int) -> ModelSpec:
+    """The model as a benchmark serves it with requests of ``tokens`` that go beyond the positions it was trained for.
+
+    A measured run is proof that it ran, and rotary tables can be made as long as they are asked for. A table of learned positions
+    cannot: such a model stays as it is.
+    """
+    if tokens <= model.max_positions or model.learned_positions:
+        return model
+    tables = tuple((max(rows, tokens), size) for rows, size in model.rope_tables)
+    return replace(model, max_positions=tokens, rope_tables=tables)
 
 
 def engine_of(text: str) -> str | None:

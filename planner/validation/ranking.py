@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
 from planner.cost.accuracy import Comparison, Ranking, RowAnswer, TargetRegret
+from planner.validation.choosing import load_choices
+from planner.validation.questions import TPOT, Degrees, degrees_of, gpus_of, number, question_of, rate_name
+from planner.validation.tensor_pipeline import tensor_against_pipeline
 
 TARGETS_MS = (20.0, 50.0, 100.0)
 """Targets for the time per output token."""
-_QUESTION = ("model", "quant", "engine", "isl", "osl", "load_kind", "load", "system")
-_RATES = ("output_tokens_per_s", "total_tokens_per_s")
-_TPOT = "tpot_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +31,28 @@ class Contender:
     predicted_tpot: float = math.nan
 
 
-def ranking_of(answers: Sequence[RowAnswer]) -> Ranking | None:
-    """The order of layouts by what they serve for each GPU, at one load; ``None`` where no two rows can be compared.
+def ranking_of(answers: Sequence[RowAnswer], kind_of: Callable[[Mapping[str, str]], str]) -> Ranking | None:
+    """The order of layouts by what they serve for each GPU, at one load; what choices of layout and load lose; tensor against
+    pipeline parallelism. ``None`` where no two rows can be compared.
 
     Rows are of one question where model, weights, engine, GPUs, lengths and load are the same. What is served is the rate where all
-    rows of a question have it measured, else what decoding makes of the time per output token.
+    rows of a question have it measured, else what decoding makes of the time per output token. ``kind_of`` tells the kind of model
+    by the cells of a row.
     """
-    by_question: dict[tuple[str, ...], dict[tuple[int, ...], list[RowAnswer]]] = {}
+    by_question: dict[tuple[str, ...], dict[Degrees, list[RowAnswer]]] = {}
     for one in answers:
-        key = (_gpu_kind(one.cells.get("topology", "")), *(one.cells.get(name, "").strip() for name in _QUESTION))
-        degrees = _degrees(one.cells)
+        degrees = degrees_of(one.cells)
         if degrees is not None:
-            by_question.setdefault(key, {}).setdefault(degrees, []).append(one)
+            by_question.setdefault(question_of(one.cells, load=True), {}).setdefault(degrees, []).append(one)
     questions = []
     for layouts in by_question.values():
-        metric = next((name for name in (*_RATES, _TPOT) if _all_measured(layouts, name)), None)
+        metric = rate_name([one for rows in layouts.values() for one in rows])
         if metric is not None and len(layouts) > 1:
             questions.append([_contender(degrees, rows, metric) for degrees, rows in sorted(layouts.items())])
     alike = [part for question in questions for part in _by_gpus(question)]
-    found = Ranking(compare(alike), compare(questions))
-    return found if found.per_gpu.groups else None
+    choices = load_choices(answers, TARGETS_MS, kind_of)
+    found = Ranking(compare(alike), compare(questions), choices, tensor_against_pipeline(answers))
+    return found if found.per_gpu.groups or found.choices else None
 
 
 def compare(questions: Sequence[Sequence[Contender]]) -> Comparison:
@@ -109,49 +111,19 @@ def _by_gpus(question: Sequence[Contender]) -> list[list[Contender]]:
     return list(parts.values())
 
 
-def _gpu_kind(topology: str) -> str:
-    """A topology without the count it begins with: ``8xL40S`` and ``4xL40S`` are of one kind.
-
-    >>> _gpu_kind("4xA100-SXM4-40GB:nvlink-mesh"), _gpu_kind("dgx-h100")
-    ('A100-SXM4-40GB:nvlink-mesh', 'dgx-h100')
-    """
-    count, by, kind = topology.partition("x")
-    return kind if by and count.isdecimal() else topology
-
-
-def _degrees(cells: Mapping[str, str]) -> tuple[int, ...] | None:
-    """tp, pp, dp, ep; those that are empty are 1. ``None`` for a row that is not answered and says no numbers."""
-    found = [_number(cells, name, 1.0) for name in ("tp", "pp", "dp", "ep")]
-    return tuple(int(one) for one in found) if all(one >= 1 for one in found) else None
-
-
-def _number(cells: Mapping[str, str], name: str, default: float = math.nan) -> float:
-    """A number above 0, ``default`` for an empty cell, NaN for anything else: rows without an answer were not looked at."""
-    text = cells.get(name, "").strip()
-    try:
-        value = float(text) if text else default
-    except ValueError:
-        return math.nan
-    return value if 0 < value < math.inf else math.nan
-
-
-def _all_measured(layouts: Mapping[tuple[int, ...], Sequence[RowAnswer]], name: str) -> bool:
-    return not any(math.isnan(_number(one.cells, name)) for rows in layouts.values() for one in rows)
-
-
-def _contender(degrees: tuple[int, ...], rows: Sequence[RowAnswer], metric: str) -> Contender:
+def _contender(degrees: Degrees, rows: Sequence[RowAnswer], metric: str) -> Contender:
     """A layout; of repeated rows the mean."""
-    gpus = degrees[0] * degrees[1] * degrees[2]
+    gpus = gpus_of(degrees)
 
     def served(value: float) -> float:
-        return (1e3 / value if metric == _TPOT else value) / gpus
+        return (1e3 / value if metric == TPOT else value) / gpus
 
     predicted = [served(one.figures[metric].predicted) for one in rows if metric in one.figures]
-    tpot = [one.figures[_TPOT].predicted for one in rows if _TPOT in one.figures]
-    timed = [time for one in rows if not math.isnan(time := _number(one.cells, _TPOT))]
+    tpot = [one.figures[TPOT].predicted for one in rows if TPOT in one.figures]
+    timed = [time for one in rows if not math.isnan(time := number(one.cells, TPOT))]
     return Contender(
         gpus,
-        fmean(served(_number(one.cells, metric)) for one in rows),
+        fmean(served(number(one.cells, metric)) for one in rows),
         fmean(predicted) if predicted else None,
         fmean(timed) if timed else math.nan,
         fmean(tpot) if tpot else math.nan,

@@ -256,6 +256,93 @@ def test_a_target_is_lost_where_the_choice_misses_it_or_there_is_none(planner: P
     assert [(at["groups"], at["top1_regret"]) for at in same["at_tpot_target"]] == [(0, None)] * 3
 
 
+def test_layout_and_load_are_chosen_at_a_target(planner: Planner, tmp_path: Path) -> None:
+    """Two layouts under two loads, measured as predicted but for the run that is believed to serve most: it takes 60 ms a token."""
+    layouts = ((4, 1, 1), (2, 1, 2))
+    said = {(one, load): served(planner, 4, *one, load=load) for one in layouts for load in (8, 64)}
+    best = max(said, key=lambda run: said[run]["rate"])
+    assert said[best]["tpot"] < 20
+    path = tmp_path / "served.csv"
+    runs = {run: {"tpot": 60.0 if run == best else one["tpot"], "ttft": one["ttft"]} for run, one in said.items()}
+    path.write_text(SERVED + "".join(row(4, one, measured, load) for (one, load), measured in runs.items()))
+    document = planner("validate", str(path), "--format", "json").document
+    conforms(document)
+    chosen = {(one["load"], one["tpot_ms"]): one for one in document["ranking"]["layout_and_load"]}
+    assert {one["models"] for one in chosen.values()} == {"all"}
+    assert set(chosen) == {(load, ms) for load in ("interpolated", "discrete", "cautious") for ms in (20, 50, 100, None)}
+    lost = chosen["discrete", 20]
+    assert (lost["groups"], lost["mean_regret"], lost["median_regret"]) == (1, 1.0, 1.0)
+    assert (lost["missed"], lost["nothing_believed"]) == (1, 0)
+    together = chosen["discrete", None]
+    assert (together["groups"], together["missed"]) == (3, 2)
+    assert together["mean_regret"] == pytest.approx((2 + chosen["discrete", 100]["mean_regret"]) / 3)
+    assert 0 < chosen["interpolated", 20]["mean_regret"] < 1  # the layout meets it under less load
+    words = planner("validate", str(path)).words
+    assert "layout and load of all chosen at a TPOT target" in words
+    assert "all 20 ms discrete 1 100.0% 100.0% 1 0" in " ".join(words.split())
+    by_engine = planner("validate", str(path), "--by", "engine").out.splitlines()
+    # overall at each target and all together, of the group all together
+    assert sum(line.startswith("all ") and " discrete " in line for line in by_engine) == 4 + 1
+
+
+def test_tensor_against_pipeline_apart_by_who_wins(planner: Planner, tmp_path: Path) -> None:
+    """Measured as predicted at one load; at another the stages are said to be twice as fast as tensor ranks."""
+    tensor, stages = served(planner, 2, 2, 1, 1), served(planner, 2, 1, 2, 1)
+    assert tensor["rate"] > stages["rate"]
+    path = tmp_path / "served.csv"
+    path.write_text(
+        SERVED
+        + row(2, (2, 1, 1), {"rate": tensor["rate"]})
+        + row(2, (1, 2, 1), {"rate": stages["rate"]})
+        + row(2, (2, 1, 1), {"rate": 100.0}, load=8)
+        + row(2, (1, 2, 1), {"rate": 200.0}, load=8)
+    )
+    document = planner("validate", str(path), "--by", "load", "--format", "json").document
+    conforms(document)
+    sides = document["ranking"]["tp_against_pp"]
+    assert (sides["tp_wins"]["cells"], sides["tp_wins"]["called_right"]) == (1, 1)
+    assert sides["tp_wins"]["median_error_of_ratio"] == pytest.approx(0, abs=1e-6)
+    assert (sides["pp_wins"]["cells"], sides["pp_wins"]["called_right"]) == (1, 0)
+    assert sides["pp_wins"]["median_error_of_ratio"] > 1
+    assert [group["ranking"]["tp_against_pp"]["pp_wins"]["cells"] for group in document["groups"]] == [0, 1]
+    words = " ".join(planner("validate", str(path)).words.split())
+    assert (
+        "TP against PP of all, equally many GPUs at one load: TP wins 1 cell, median error of the ratio 0.0%, 1 called right"
+        in words
+    )
+    assert "PP wins 1 cell, median error" in words
+
+
+def test_the_poorest_group_is_named_where_it_has_rows_enough(planner: Planner, tmp_path: Path) -> None:
+    """20 rows with one outside its bar, 20 with all inside, 19 with none inside."""
+    time = served(planner, 4, 4, 1, 1)["tpot"]
+    right, wrong = (row(4, (4, 1, 1), {"tpot": value}) for value in (time, 9 * time))
+    path = tmp_path / "served.csv"
+    rows = (
+        [wrong.replace("me,", "good,")]
+        + 19 * [right.replace("me,", "good,")]
+        + 20 * [right]
+        + 19 * [wrong.replace("me,", "few,")]
+    )
+    path.write_text(SERVED + "".join(rows))
+    words = " ".join(planner("validate", str(path), "--by", "system").words.split())
+    assert "inside the bar: 66% of 59 rows; poorest group of at least 20 rows: good with 95% of 20" in words
+    assert "poorest group" not in planner("validate", str(path)).words
+    path.write_text(SERVED + "".join(rows[:19]))
+    assert "poorest group" not in planner("validate", str(path), "--by", "system").words
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_narrow_terminal_gets_narrow_lines(planner: Planner, runs: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = planner("validate", str(runs), "--by", "engine,topology,tp").out.splitlines()
+    table = next(index for index, line in enumerate(lines) if "mean error" in line)
+    assert (lines[table].startswith("group")) == (columns == 200)
+    assert any(line.startswith("vllm-0.9, 4xH100-SXM5-80GB, 4: tpot_ms") for line in lines)
+    longest = max(len(line) for line in lines if str(runs) not in line)
+    assert longest <= max(columns, 60)
+
+
 def test_a_measured_layout_that_does_not_fit_by_the_estimate_is_never_chosen(planner: Planner, tmp_path: Path) -> None:
     path = tmp_path / "served.csv"
     text = row(2, (2, 1, 1), {"rate": 100.0}) + row(2, (1, 1, 2), {"rate": 400.0})
@@ -342,6 +429,15 @@ def test_kernels_are_graded_by_time(planner: Planner, tmp_path: Path, kind: str)
     words = planner("validate", str(path)).words
     assert "2 of 3 rows answered" in words
     assert "no prediction for 1 row: " in words
+
+
+@pytest.mark.parametrize("text", ["1e-320", "1e300", "nan", "inf", "-1", "many"])
+def test_numbers_that_nobody_measured_are_refused_with_their_line(planner: Planner, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "served.csv"
+    path.write_text(SERVED + row(4, (4, 1, 1), {"tpot": 7.0}).replace(",7,", f",{text},"))
+    run = planner("validate", str(path), "--format", "json")
+    assert (run.code, run.out) == (2, "")
+    assert f"line 2: tpot_ms is '{text}'; expected a number" in run.words
 
 
 def test_rows_that_are_not_answered_may_say_anything(planner: Planner, tmp_path: Path) -> None:

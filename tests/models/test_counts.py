@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from planner.core.model import Attention, DenseMlp, LatentAttention, LinearAttention, ModelSpec, MoeMlp
+from planner.errors import BadInput
 from planner.models import families, read_config
 
 H, V = 64, 1000
@@ -47,6 +48,12 @@ LINEAR = {
     "linear_conv_kernel_dim": 4,
 }
 GATED_GQA = GQA + H * 16 * 8 + 2 * 16  # the queries twice, a norm on queries and keys
+GPTJ = {
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
+}
 MAMBA = H * (2 * 4 * 16 + 2 * 2 * 32 + 4) + 4 * 16 * H + (4 * 16 + 2 * 2 * 32) * (4 + 1) + 3 * 4 + 4 * 16
 
 
@@ -199,6 +206,15 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
         {"num_key_value_heads": None},
         4 * (4 * H * 128 + 3 * 128 + H + 2 * H * 256 + 256 + H + 4 * H) + H,
     ),
+    (
+        "GPTJForCausalLM",
+        {
+            **dict.fromkeys((*GPTJ.values(), "num_key_value_heads", "head_dim", "intermediate_size")),
+            **{own: PLAIN[usual] for own, usual in GPTJ.items()},
+            "rotary_dim": 4,
+        },
+        4 * (4 * H * H + 2 * H * 4 * H + 4 * H + H + 2 * H) + H + V,
+    ),
     ("Starcoder2ForCausalLM", {}, 4 * (GQA + 12 * 16 + H + 2 * H * 256 + 256 + H + 4 * H) - V * H + H),
 ]
 
@@ -210,6 +226,32 @@ def test_counted_by_hand(architecture: str, changes: dict[str, Any], layers: int
 
 def test_every_family_is_counted() -> None:
     assert {families()[architecture].name for architecture, _, _ in CASES} == {family.name for family in families().values()}
+
+
+def test_gpt_j_is_read_as_published_and_a_wrong_field_is_called_by_its_own_name() -> None:
+    """The published count; half of a head's 256 numbers and more do not turn with the position."""
+    config = {
+        "architectures": ["GPTJForCausalLM"],
+        "model_type": "gptj",
+        "n_embd": 4096,
+        "n_layer": 28,
+        "n_head": 16,
+        "n_inner": None,
+        "rotary_dim": 64,
+        "n_positions": 2048,
+        "vocab_size": 50400,
+        "tie_word_embeddings": False,
+    }
+    model = read_config(config, "m", "config.json")
+    assert (model.family, model.parameters, model.rope_tables) == ("gpt-j", 6_050_882_784, ((2048, 64),))
+    assert all(layer.parallel and layer.reductions == 1 for layer in model.layers)
+    usual = {GPTJ.get(field, field): value for field, value in config.items()}
+    assert read_config(usual, "m", "config.json") == model
+    for wrong in ({"n_head": 0}, {"n_embd": None}, {"n_positions": "2048"}):
+        (field,) = wrong
+        with pytest.raises(BadInput) as caught:
+            read_config({**config, **wrong}, "m", "config.json")
+        assert caught.value.path == f"config.json: $.{field}"
 
 
 def test_latent_attention_then_dense_then_experts() -> None:
