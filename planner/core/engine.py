@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from planner.core.hardware import GpuSpec
@@ -14,8 +15,11 @@ from planner.units import Bytes
 
 BudgetRule = Literal["fraction-of-total", "fraction-of-free", "fraction-for-weights-and-cache"]
 """What an engine's memory fraction is a fraction of: all memory, for everything; what is free after loading, for the cache; or
-all memory, for weights and cache alone, beside which the rest must find room.
+what is free before loading, for weights and cache alone, beside which the rest must find room.
 """
+
+Forward = Literal["by-layer", "by-hidden-size"]
+"""What the activations of a forward pass grow with: the widest layer's part on one rank, or the hidden size alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,23 @@ class CustomAllReduce:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRanges:
+    """Between which shares of what is predicted start-up logs lie, lowest first, for the parts that only logs tell."""
+
+    activation: tuple[float, float]
+    buffers: tuple[float, float]
+    cuda_graphs: tuple[float, float]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryRules:
     """What an engine keeps in memory beside weights and cache, in bytes.
 
     ``sampler_base`` and ``sampler_bytes_per_logit`` make the activation peak of the last stage; ``buffers_*`` are
     context and communication buffers with one rank, several on NVLink, several on PCIe; ``cuda_graphs`` is (base,
-    per layer) by least tensor degree; ``moe_workspace`` comes on top for mixtures of experts. ``request_table`` is what a
+    per layer) by least tensor degree, ``cuda_graphs_expert_layer`` what a layer of experts adds, and ``graphs_in_budget``
+    whether the engine keeps room for graphs before it sizes the cache. ``request_table`` is what a
     table of all requests takes for each sequence and each position of the longest.
     """
 
@@ -53,9 +68,12 @@ class MemoryRules:
     buffers_nvlink: Bytes
     buffers_pcie: Bytes
     cuda_graphs: Mapping[int, tuple[Bytes, Bytes]]
-    moe_workspace: Bytes
+    cuda_graphs_expert_layer: Bytes
+    ranges: MemoryRanges
     source: str
     request_table: float = 0.0
+    graphs_in_budget: bool = True
+    forward: Forward = "by-layer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +89,7 @@ class EngineTraits:
     ``answer_reserved`` is the share of an answer that a running request holds room for in the mean: all of it where the engine
     admits only what it can finish, half where the cache grows with the answer. ``most_stages`` is the deepest pipeline it runs (any
     where ``None``), ``spans_hosts`` whether a replica may lie on several hosts, ``decode_context`` whether its tensor ranks can share
-    out the cache of a request.
+    out the cache of a request. ``releases`` are older ways with memory, oldest first (:meth:`at`), ``whole_prompts`` as theirs.
     """
 
     name: str
@@ -95,6 +113,50 @@ class EngineTraits:
     most_stages: int | None = None
     spans_hosts: bool = True
     decode_context: bool = False
+    whole_prompts: int = 0
+    releases: tuple[Release, ...] = ()
+
+    def at(self, version: str) -> EngineTraits:
+        """The engine as a release of it kept memory; as it is now where ``version`` is empty or newer than every entry."""
+        found = release_order(version)
+        old = next((one for one in self.releases if found is not None and found < (release_order(one.until) or ())), None)
+        if old is None:
+            return self
+        return replace(
+            self,
+            version=version,
+            memory=old.memory,
+            cache_groups=old.cache_groups,
+            default_limits=old.default_limits,
+            whole_prompts=old.whole_prompts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How an engine kept memory ``until`` a release, the first that no longer does. For reading logs: plans are for the version
+    of the traits.
+
+    ``whole_prompts`` is the length up to which a prompt was never cut, so that a step holds the longest request.
+    """
+
+    until: str
+    memory: MemoryRules
+    default_limits: Callable[[GpuSpec, Bytes], EngineLimits]
+    cache_groups: bool
+    whole_prompts: int = 0
+
+
+def release_order(version: str) -> tuple[int, ...] | None:
+    """What puts versions in order, releases after their candidates; ``None`` where there is no number.
+
+    >>> release_order("0.8.0rc3.dev5") < release_order("0.8") == release_order("0.8.x") < release_order("0.8.4")
+    True
+    """
+    found = re.match(r"(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?(\.?(?:rc|dev|a|b)\d)?", version)
+    if found is None:
+        return None
+    return (*(int(found[number] or 0) for number in (1, 2, 3)), found[4] is None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.core.explanation import Constants, Quantity, Step, added, numbered
-from planner.core.model import Layer
+from planner.core.engine import MemoryRules
+from planner.core.explanation import Bar, Constants, Quantity, Step, added, numbered
+from planner.core.model import Layer, MoeMlp
 from planner.cost import memory
+from planner.cost.stage_memory import FORWARD, REQUESTS, SAMPLER, WORKSPACE, activation_parts, spread, stage_graphs
 from planner.cost.strategy import Strategy, stages_of
 from planner.units import Bytes
 
@@ -30,7 +32,7 @@ def memory_step(strategy: Strategy, *, nvlink: bool) -> Step:
 
 
 def _stage(strategy: Strategy, number: int, layers: tuple[Layer, ...], *, nvlink: bool) -> Step:
-    rules = strategy.traits.memory
+    rules, ranges = strategy.traits.memory, strategy.traits.memory.ranges
     tensor, last = strategy.parallelism.tensor, number == len(strategy.partition) - 1
     parts = memory.stage_weights(
         strategy.model,
@@ -46,22 +48,38 @@ def _stage(strategy: Strategy, number: int, layers: tuple[Layer, ...], *, nvlink
         if size
     )
     source = (Constants(f"memory rules of {strategy.traits.name}", rules.source, ()),)
-    buffers = memory.buffers(rules, tensor, nvlink=nvlink)
-    graphs = memory.cuda_graphs(len(layers), tensor, rules.cuda_graphs)
+    buffers = memory.buffers(rules, memory.expert_shards(strategy.parallelism), nvlink=nvlink)
+    graphs = stage_graphs(rules, layers, tensor)
     overhead = (
-        Step("context and communication buffers", buffers, "B", "given", constants=source),
-        Step("CUDA graphs", graphs, "B", "formula", formula="cuda_graphs", inputs=(Quantity("layers", len(layers)),)),
+        Step(
+            "context and communication buffers", buffers, "B", "given", constants=source, bar=_bar(buffers, ranges.buffers, rules)
+        ),
+        Step(
+            "CUDA graphs",
+            graphs,
+            "B",
+            "formula",
+            formula="cuda_graphs",
+            inputs=(Quantity("layers", len(layers)), Quantity("of experts", sum(isinstance(one.mlp, MoeMlp) for one in layers))),
+            bar=_bar(graphs, ranges.cuda_graphs, rules),
+        ),
     )
+    activation = added("activation", _activation(strategy, layers, last=last), unit="B")
     return added(
         "stage",
         (
             added("weights", held, unit="B"),
             _cache(strategy, number, layers),
-            added("activation", _activation(strategy, last=last), unit="B"),
+            replace(activation, bar=_bar(Bytes(activation.value), ranges.activation, rules)),
             added("overhead", tuple(one for one in overhead if one.value), unit="B"),
         ),
         unit="B",
     )
+
+
+def _bar(size: Bytes, shares: tuple[float, float], rules: MemoryRules) -> Bar:
+    """The range of a part that only logs tell."""
+    return Bar(*spread(size, shares), rules.ranges.source)
 
 
 def _cache(strategy: Strategy, number: int, layers: tuple[Layer, ...]) -> Step:
@@ -80,31 +98,26 @@ def _cache(strategy: Strategy, number: int, layers: tuple[Layer, ...]) -> Step:
         Quantity("requests", strategy.max_concurrency),
     )
     source = "the budget less weights, activation and overhead"
-    return Step("KV cache", stage.kv_cache, "B", "formula", 1.0, "kv_budget", asked, source=source)
+    bar = Bar(*stage.kv_cache_range, "activation, buffers and graphs at the other ends of their ranges")
+    return Step("KV cache", stage.kv_cache, "B", "formula", 1.0, "kv_budget", asked, source=source, bar=bar)
 
 
-def _activation(strategy: Strategy, *, last: bool) -> tuple[Step, ...]:
+def _activation(strategy: Strategy, layers: tuple[Layer, ...], *, last: bool) -> tuple[Step, ...]:
     """A forward pass or the sampler, and what the engine keeps beside them."""
     model, limits, rules = strategy.model, strategy.limits, strategy.traits.memory
-    tensor = strategy.parallelism.tensor
-    bare = replace(rules, request_table=0.0, moe_workspace=type(rules.moe_workspace)(0))
-    without_table = replace(rules, request_table=0.0)
-    peak = memory.stage_activation(model, bare, limits, tensor, last=last)
-    with_workspace = memory.stage_activation(model, without_table, limits, tensor, last=last)
-    whole = memory.stage_activation(model, rules, limits, tensor, last=last)
-    passed = memory.forward_activation(limits.max_batched_tokens, model.hidden_size, tensor)
-    tokens = Quantity("tokens of a step", limits.max_batched_tokens)
-    options = [Step("forward pass", passed, "B", "formula", formula="forward_activation", inputs=(tokens,))]
+    parts = activation_parts(model, layers, rules, limits, strategy.parallelism, last=last)
     rules_of = Constants(f"memory rules of {strategy.traits.name}", rules.source, ())
+    tokens = Quantity("tokens of a step", limits.max_batched_tokens)
+    passing = "layer_activation" if rules.forward == "by-layer" else "forward_activation"
+    options = [Step(FORWARD, parts[FORWARD], "B", "formula", formula=passing, inputs=(tokens,))]
     if last:
-        logits = memory.sampler_activation(
-            limits.max_sequences, model.vocabulary_size, rules.sampler_base, rules.sampler_bytes_per_logit
-        )
         asked = (Quantity("sequences", limits.max_sequences), Quantity("vocabulary", model.vocabulary_size))
-        options.append(Step("sampler", logits, "B", "formula", formula="sampler_activation", inputs=asked, constants=(rules_of,)))
-    steps = [Step("largest of a step", peak, "B", "max", children=tuple(options))]
-    if with_workspace > peak:
-        steps.append(Step("workspace of experts", with_workspace - peak, "B", "given", constants=(rules_of,)))
-    if whole > with_workspace:
-        steps.append(Step("table of requests", whole - with_workspace, "B", "given", constants=(rules_of,)))
+        options.append(
+            Step(SAMPLER, parts[SAMPLER], "B", "formula", formula="sampler_activation", inputs=asked, constants=(rules_of,))
+        )
+    steps = [Step("largest of a step", max(one.value for one in options), "B", "max", children=tuple(options))]
+    if parts[WORKSPACE]:
+        steps.append(Step(WORKSPACE, parts[WORKSPACE], "B", "formula", formula="expert_workspace", inputs=(tokens,)))
+    if parts[REQUESTS]:
+        steps.append(Step(REQUESTS, parts[REQUESTS], "B", "given", constants=(rules_of,)))
     return tuple(steps)

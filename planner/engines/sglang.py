@@ -13,6 +13,7 @@ from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Plan, Replica
 from planner.core.topology import Topology
+from planner.engines import vllm
 from planner.engines.flags import Command
 from planner.engines.placement import is_even, parts, ranks_of, several_parts
 from planner.engines.sglang_flags import PARTITION, SGLANG
@@ -83,8 +84,9 @@ TRAITS = EngineTraits(
         buffers_nvlink=Bytes(2.0 * GIB),
         buffers_pcie=Bytes(0.3 * GIB),
         cuda_graphs={1: (Bytes(1.0 * GIB), Bytes(0.05 * GIB)), 4: (Bytes(0.4 * GIB), Bytes(0.03 * GIB))},
-        moe_workspace=Bytes(0.45 * GIB),
-        source="few public start-up logs: 2.0 GiB after the start of NCCL on eight H200, graphs of 1.3 to 3.4 GiB; workspace as vLLM's",
+        cuda_graphs_expert_layer=Bytes(0.025 * GIB),
+        ranges=vllm.TRAITS.memory.ranges,
+        source="few public start-up logs: 2.0 GiB after the start of NCCL on eight H200, graphs of 1.3 to 3.4 GiB; experts as vLLM's",
         request_table=4.0,
     ),
     vocabulary_multiple=64,

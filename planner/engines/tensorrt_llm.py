@@ -14,6 +14,7 @@ from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Plan
 from planner.core.topology import Topology
 from planner.documents import yaml_out
+from planner.engines import vllm
 from planner.engines.placement import by_host, device_environment
 from planner.units import Bytes
 
@@ -72,8 +73,10 @@ TRAITS = EngineTraits(
         buffers_nvlink=Bytes(2.1 * GIB),
         buffers_pcie=Bytes(0.3 * GIB),
         cuda_graphs={1: (Bytes(0.56 * GIB), Bytes(0.0105 * GIB)), 2: (Bytes(0.19 * GIB), Bytes(0.019 * GIB))},
-        moe_workspace=Bytes(0.45 * GIB),
+        cuda_graphs_expert_layer=Bytes(0.025 * GIB),
+        ranges=vllm.TRAITS.memory.ranges,
         source="assumption: as vLLM measures them; few TensorRT-LLM start-up logs are public",
+        forward="by-hidden-size",
     ),
     vocabulary_multiple=64,
     custom_all_reduce=CustomAllReduce(

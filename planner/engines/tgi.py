@@ -63,6 +63,7 @@ TRAITS = EngineTraits(
     memory=replace(
         vllm.TRAITS.memory,
         cuda_graphs={1: (Bytes(0.0), Bytes(0.0))},
+        cuda_graphs_expert_layer=Bytes(0.0),
         source="as vLLM's, for want of measurements; decode graphs are captured outside the budget (flash_causal_lm.py warmup)",
     ),
     vocabulary_multiple=1,

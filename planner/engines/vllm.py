@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchProcess, LaunchSpec, MemoryRules
+from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchProcess, LaunchSpec, MemoryRanges, MemoryRules
 from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Group, Plan, Replica
@@ -16,6 +16,7 @@ from planner.core.topology import Topology
 from planner.engines.flags import Command
 from planner.engines.placement import Part, is_even, parts, ranks_of, replicas_by_host, several_parts
 from planner.engines.vllm_flags import PARTITION, VLLM
+from planner.engines.vllm_releases import SMALL_BATCHES, releases
 from planner.engines.wires import PCIE_PAIR, Wires, environment_of
 from planner.units import Bytes
 
@@ -25,13 +26,11 @@ FIRST_PORT = 8000
 MASTER_PORT = 29501
 RPC_PORT = 29550
 
-# GPUs of 70 GiB and more whose defaults vLLM keeps small all the same (engine/arg_utils.py get_batch_defaults)
-_SMALL_BATCHES = frozenset({"A100-SXM4-80GB", "A100-PCIe-80GB"})
 _ONLINE_QUANTISATION = frozenset({"fp8"})
 
 
 def _default_limits(gpu: GpuSpec, memory: Bytes) -> EngineLimits:
-    large = memory >= 70 * GIB and gpu.name not in _SMALL_BATCHES
+    large = memory >= 70 * GIB and gpu.name not in SMALL_BATCHES
     if memory >= 160 * GIB:
         return EngineLimits(1024, 16384, 0.92)
     return EngineLimits(1024, 8192, 0.92) if large else EngineLimits(256, 2048, 0.92)
@@ -55,26 +54,35 @@ def _expert_degrees(tensor: int, data: int) -> tuple[int, ...]:
     return tuple(sorted({degree for degree in (tensor, tensor * data) if degree > 1}))
 
 
+_MEMORY = MemoryRules(
+    sampler_base=Bytes(0.144 * GIB),
+    sampler_bytes_per_logit=14.3,
+    buffers_single=Bytes(0.25 * GIB),
+    buffers_nvlink=Bytes(2.1 * GIB),
+    buffers_pcie=Bytes(0.3 * GIB),
+    cuda_graphs={
+        1: (Bytes(0.56 * GIB), Bytes(0.0105 * GIB)),
+        2: (Bytes(0.19 * GIB), Bytes(0.019 * GIB)),
+        4: (Bytes(0.09 * GIB), Bytes(0.019 * GIB)),
+    },
+    cuda_graphs_expert_layer=Bytes(0.025 * GIB),
+    ranges=MemoryRanges(
+        activation=(0.5, 2.0),
+        buffers=(0.25, 2.0),
+        cuda_graphs=(0.5, 2.0),
+        source="start-up logs of vLLM 0.6 to 0.19, SGLang and TensorRT-LLM, by release and machine",
+    ),
+    source="start-up logs of vLLM 0.19 on H100 (several hundred), V0 logs for PCIe machines",
+)
+
 TRAITS = EngineTraits(
     name="vllm",
     version="0.33",
     stack="vllm",
     budget_rule="fraction-of-total",
     block_tokens=16,
-    memory=MemoryRules(
-        sampler_base=Bytes(0.144 * GIB),
-        sampler_bytes_per_logit=14.3,
-        buffers_single=Bytes(0.25 * GIB),
-        buffers_nvlink=Bytes(2.1 * GIB),
-        buffers_pcie=Bytes(0.3 * GIB),
-        cuda_graphs={
-            1: (Bytes(0.56 * GIB), Bytes(0.0105 * GIB)),
-            2: (Bytes(0.19 * GIB), Bytes(0.019 * GIB)),
-            4: (Bytes(0.09 * GIB), Bytes(0.019 * GIB)),
-        },
-        moe_workspace=Bytes(0.45 * GIB),
-        source="start-up logs of vLLM 0.19 on H100 (several hundred), V0 logs for PCIe machines",
-    ),
+    memory=_MEMORY,
+    releases=releases(_MEMORY, _default_limits),
     vocabulary_multiple=64,
     custom_all_reduce=CustomAllReduce(
         max_bytes={

@@ -8,7 +8,7 @@ import pytest
 
 from planner import api
 from planner.core.hardware import GpuSpec
-from planner.core.model import Layer, ModelSpec, kinds
+from planner.core.model import Layer, ModelSpec, MoeMlp, kinds
 from planner.core.plan import Parallelism
 from planner.core.quantization import BF16, FORMATS
 from planner.core.topology import Device, DeviceKind, Host, Link, LinkKind, Origin, PeerToPeer, Topology
@@ -346,6 +346,14 @@ def test_e23_a_cache_split_along_the_context() -> None:
     assert exchange.queries / 1e6 == pytest.approx(4.13, abs=0.005)
     assert exchange.outputs / 1e6 == pytest.approx(3.67, abs=0.005)
     assert exchange.sums == 16 * 2**10 * 7 / 8
+
+
+def test_e24_one_expert_more_on_every_layer() -> None:
+    model = api.load_model("deepseek-v3")
+    assert sum(count for layer, count in kinds(model.layers) if isinstance(layer.mlp, MoeMlp)) == 58
+    one = memory.redundant_experts(model.layers, model.hidden_size, FORMATS["fp8"], 1)
+    assert one / 1e9 == pytest.approx(2.554, abs=0.001)
+    assert memory.redundant_experts(model.layers, model.hidden_size, FORMATS["fp8"], 32) / 16 == pytest.approx(2 * one)
 
 
 def test_e25_groups_of_a_symmetric_tree() -> None:
