@@ -93,12 +93,15 @@ def explain(
     """The estimate, and how it came about: a tree down to formulas; ``None`` where the layout does not run or fit."""
     from planner.core.plan import Infeasible
     from planner.cost.explanation import explain as take_apart
+    from planner.search.load import settled
 
     chosen, search, equipped, warnings = prepare(model, topology, workload, engine, objective)
     outcome = search.one(parallelism)
     if isinstance(outcome, Infeasible):
         return answered(chosen, search, equipped, (), (outcome,), warnings, 1), None
-    tree = take_apart(search.pricer, outcome.plan)
+    pricer = settled(search.pricer, outcome.plan)
+    assert not isinstance(pricer, Infeasible)
+    tree = take_apart(pricer, outcome.plan)
     assert not isinstance(tree, Infeasible)
     return answered(chosen, search, equipped, (outcome,), (), warnings, 1), tree
 
@@ -249,13 +252,12 @@ def validate_benchmark(path: Path, saved: SavedPlan) -> BenchmarkAnswer:
     Raises ``BadInput`` where the file is no result that is known.
     """
     from planner.documents.benchmark_results import read_result
+    from planner.search.load import settled_estimate
     from planner.validation.benchmark import hold
-
-    plan = saved.plan
 
     def price(workload: Workload) -> Estimate | Infeasible:
         _, search, _, _ = prepare(saved.model, saved.topology, workload, saved.engine, saved.objective)
-        return search.pricer.estimate(plan.parallelism, plan.layer_partition, plan.limits, plan.placement)
+        return settled_estimate(search.pricer, saved.plan)
 
     return hold(saved, read_result(path), price)
 

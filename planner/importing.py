@@ -253,7 +253,7 @@ def kept(
     """The plan as it is kept, ``None`` where it cannot run. ``asked`` is how the facts of the model were found."""
     from planner.core.saved import SavedPlan
     from planner.documents.plan import refuse_unsafe
-    from planner.launching import expected_of, is_local, known_as
+    from planner.launching import expected_of, is_local, known_as, with_load_found
 
     if found.estimate is None:
         return None
@@ -264,7 +264,7 @@ def kept(
         local_model=model.name.startswith("/") or (is_local(asked) and asked == model.name),
         topology=topology,
         topology_reference=known_as(topology, reference),
-        workload=workload,
+        workload=with_load_found(workload, found.estimate),
         objective=objective,
         engine=traits.name,
         engine_version=traits.version,

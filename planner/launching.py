@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from planner.core.estimate import Estimate
     from planner.core.saved import Expected, SavedPlan
     from planner.core.topology import Topology
+    from planner.core.workload import Workload
     from planner.deploy.target import Job, Output
     from planner.search.recommendation import Recommendation
 
@@ -43,7 +44,7 @@ def saved_plan(
         local_model=local,
         topology=topology,
         topology_reference=None if inline else known_as(topology, reference),
-        workload=answer.workload,
+        workload=with_load_found(answer.workload, one.ranked.estimate),
         objective=answer.objective,
         engine=answer.engine.name,
         engine_version=answer.engine.version,
@@ -53,6 +54,15 @@ def saved_plan(
         assumptions=tuple(dict.fromkeys((*answer.topology.origin.assumptions, *one.assumptions))),
         warnings=answer.warnings,
     )
+
+
+def with_load_found(workload: Workload, estimate: Estimate) -> Workload:
+    """The workload with the requests that the plan has in flight, where it is the plan that says so."""
+    from dataclasses import replace
+
+    if workload.load in {"concurrency", "batch"}:
+        return workload
+    return replace(workload, concurrency=max(1, round(estimate.serving.in_flight)))
 
 
 def expected_of(estimate: Estimate) -> Expected:

@@ -33,7 +33,7 @@ from planner.core.plan import Infeasible
 from planner.core.workload import Workload
 from planner.cost.accuracy import accuracy
 from planner.cost.calibration import TtftFit
-from planner.cost.serving import time_to_first_token
+from planner.cost.serving import burst_wait, time_to_first_token
 from planner.documents.calibration import load_calibration
 from planner.documents.tables import TableRow, parse_table
 from planner.engines import engines
@@ -130,7 +130,8 @@ def tpot_of(one: Run, overhead: Overhead) -> float:
 def ttft_of(one: Run, overhead: Overhead, fit: Sequence[float]) -> float:
     step = one.decode + overhead[0] * one.moe_layers + overhead[1]
     prompt = Seconds(one.prompt + overhead[0] * one.moe_layers * one.chunks)
-    return time_to_first_token(prompt, prompt, Seconds(step), one.requests, TtftFit(Seconds(fit[0]), fit[1], fit[2], 1.0))
+    constants = TtftFit(Seconds(fit[0]), fit[1], fit[2], 1.0)
+    return time_to_first_token(prompt, Seconds(step), constants) + burst_wait(prompt, one.requests, constants)
 
 
 def descend(error: Callable[[Sequence[float]], float], start: Sequence[float]) -> list[float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import typer
 
 from planner.cli.launch_options import STDOUT
 from planner.cli.options import Format, ObjectiveName
+from planner.cli.traffic import Traffic, workload_of
 from planner.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
@@ -23,15 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """The options as they were given; targets in milliseconds."""
+    """The options as they were given."""
 
     model: str
     topology: str | None
-    input_tokens: int
-    output_tokens: int
-    concurrency: int
-    ttft_ms: float | None
-    tpot_ms: float | None
+    traffic: Traffic
     objective: ObjectiveName
     engine: str
     quant: str | None
@@ -73,22 +69,12 @@ def ask(question: Question, *, degrees: tuple[int, ...] | None = None, top: int 
 def understood(question: Question) -> tuple[ModelSpec, Topology, Workload, Objective]:
     """What the options name. Raises ``BadInput``."""
     from planner import api
-    from planner.core.workload import Workload
-    from planner.units import Seconds
 
-    for option, target in (("--ttft-ms", question.ttft_ms), ("--tpot-ms", question.tpot_ms)):
-        if target is not None and not isfinite(target):  # some releases of typer let nan pass their bounds
-            raise BadInput(f"must be a number of milliseconds, found {target}", path=option)
+    objective: Objective = "latency" if question.objective is ObjectiveName.latency else "throughput"
+    workload = workload_of(question.traffic, objective)
     model = api.load_model(question.model, quant=question.quant)
     topology = api.find_topology(question.topology, gpu=question.gpu)
-    workload = Workload(
-        question.input_tokens,
-        question.output_tokens,
-        question.concurrency,
-        None if question.ttft_ms is None else Seconds(question.ttft_ms * 1e-3),
-        None if question.tpot_ms is None else Seconds(question.tpot_ms * 1e-3),
-    )
-    return model, topology, workload, "latency" if question.objective is ObjectiveName.latency else "throughput"
+    return model, topology, workload, objective
 
 
 def deliver(question: Question, answer: Recommendation, topology: Topology, wanted: Wanted, form: Format) -> None:

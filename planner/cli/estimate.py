@@ -6,7 +6,6 @@ from planner.cli.answer import Question, Wanted, ask, deliver
 from planner.cli.guard import guarded
 from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
-    Concurrency,
     ContextDegree,
     DataDegree,
     EngineOption,
@@ -26,6 +25,7 @@ from planner.cli.options import (
     TpotTarget,
     TtftTarget,
 )
+from planner.cli.traffic import CachedShare, InFlight, RequestRate, StaticBatch, TargetPercentile, Traffic
 
 
 @guarded
@@ -39,9 +39,13 @@ def estimate(
     context: ContextDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
-    concurrency: Concurrency = 32,
+    concurrency: InFlight = None,
+    request_rate: RequestRate = None,
+    batch: StaticBatch = None,
+    cached: CachedShare = 0.0,
     ttft_ms: TtftTarget = None,
     tpot_ms: TpotTarget = None,
+    percentile: TargetPercentile = None,
     objective: ObjectiveOption = ObjectiveName.throughput,
     engine: EngineOption = "vllm",
     quant: Quant = None,
@@ -61,9 +65,8 @@ def estimate(
 
     Exit code 0 with the estimate, 1 if it does not fit, 2 for bad input.
     """
-    question = Question(
-        model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
-    )
+    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile)
+    question = Question(model, topology, traffic, objective, engine, quant, gpu)
     answer, stated = ask(question, degrees=(tensor, pipeline, data, expert, context))
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
     deliver(question, answer, stated, wanted, form)

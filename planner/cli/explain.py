@@ -12,7 +12,6 @@ from planner.cli.guard import guarded
 from planner.cli.options import (
     MODEL_HELP,
     MOST,
-    Concurrency,
     ContextDegree,
     DataDegree,
     EngineOption,
@@ -31,6 +30,7 @@ from planner.cli.options import (
     TpotTarget,
     TtftTarget,
 )
+from planner.cli.traffic import CachedShare, InFlight, RequestRate, StaticBatch, TargetPercentile, Traffic
 from planner.errors import BadInput
 
 
@@ -48,9 +48,13 @@ def explain(
     context: ContextDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
-    concurrency: Concurrency = 32,
+    concurrency: InFlight = None,
+    request_rate: RequestRate = None,
+    batch: StaticBatch = None,
+    cached: CachedShare = 0.0,
     ttft_ms: TtftTarget = None,
     tpot_ms: TpotTarget = None,
+    percentile: TargetPercentile = None,
     objective: ObjectiveOption = ObjectiveName.throughput,
     engine: EngineOption = "vllm",
     quant: Quant = None,
@@ -78,9 +82,8 @@ def explain(
         raise BadInput("no model", path="MODEL", hint="planner explain llama-3.1-70b -t dgx-h100 --tp 8, or --formulas")
     from planner.core.plan import Parallelism
 
-    question = Question(
-        model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
-    )
+    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile)
+    question = Question(model, topology, traffic, objective, engine, quant, gpu)
     spec, machine, workload, by = understood(question)
     degrees = Parallelism(tensor, pipeline, data, expert, context)
     answer, tree = api.explain(spec, machine, workload, degrees, engine=engine, objective=by)

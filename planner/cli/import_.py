@@ -11,7 +11,7 @@ import typer
 from planner.cli.guard import guarded
 from planner.cli.launch_options import STDOUT, Force
 from planner.cli.options import (
-    Concurrency,
+    MOST,
     Format,
     FormatOption,
     Gpu,
@@ -22,6 +22,7 @@ from planner.cli.options import (
     Quant,
     TopologyReference,
 )
+from planner.cli.traffic import DEFAULT_CONCURRENCY, Traffic, workload_of
 from planner.errors import BadInput, ExitCode
 
 
@@ -47,7 +48,9 @@ def import_(
     ] = None,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
-    concurrency: Concurrency = 32,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=MOST, help="Requests in flight, over all replicas together.")
+    ] = DEFAULT_CONCURRENCY,
     objective: ObjectiveOption = ObjectiveName.throughput,
     quant: Quant = None,
     gpu: Gpu = None,
@@ -69,12 +72,12 @@ def import_(
     Exit code 0 if nothing is better by more than 5 %, 1 with the reason if not, 2 for what cannot be read.
     """
     from planner import api
-    from planner.core.workload import Objective, Workload
+    from planner.core.workload import Objective
     from planner.render import judgement
 
     machine = api.find_topology(topology, gpu=gpu)
     best: Objective = "latency" if objective is ObjectiveName.latency else "throughput"
-    workload = Workload(input_tokens, output_tokens, concurrency)
+    workload = workload_of(Traffic(input_tokens, output_tokens, concurrency), best)
     named = topology if gpu is None else None
     answer = api.import_launch(launch, machine, workload, model=model, quant=quant, reference=named, objective=best)
     if output is not None and answer.saved is None:

@@ -54,16 +54,25 @@ ContextDegree = Annotated[
 ExpertDegree = Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")]
 InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, max=MOST, help="Prompt length.")]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, max=MOST, help="Answer length.")]
-Concurrency = Annotated[
-    int, typer.Option("--concurrency", min=1, max=MOST, help="Requests in flight, over all replicas together.")
-]
 TtftTarget = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--ttft-ms", min=0.001, max=MOST, help="Target for the mean time to first token, ms.", show_default=False),
+    typer.Option(
+        "--ttft-ms",
+        min=0.001,
+        max=MOST,
+        help="Target for the time to first token, ms: its mean, or see --percentile.",
+        show_default=False,
+    ),
 ]
 TpotTarget = Annotated[
     Optional[float],  # noqa: UP045
-    typer.Option("--tpot-ms", min=0.001, max=MOST, help="Target for the mean time per output token, ms.", show_default=False),
+    typer.Option(
+        "--tpot-ms",
+        min=0.001,
+        max=MOST,
+        help="Target for the time per output token, ms: its mean, or see --percentile.",
+        show_default=False,
+    ),
 ]
 ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="What to rank by.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang, tensorrt-llm or tgi.")]

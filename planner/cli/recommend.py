@@ -11,7 +11,6 @@ from planner.cli.guard import guarded
 from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
     MOST,
-    Concurrency,
     EngineOption,
     Format,
     FormatOption,
@@ -26,6 +25,7 @@ from planner.cli.options import (
     TpotTarget,
     TtftTarget,
 )
+from planner.cli.traffic import CachedShare, InFlight, RequestRate, StaticBatch, TargetPercentile, Traffic
 
 
 @guarded
@@ -34,9 +34,13 @@ def recommend(
     topology: TopologyReference = None,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
-    concurrency: Concurrency = 32,
+    concurrency: InFlight = None,
+    request_rate: RequestRate = None,
+    batch: StaticBatch = None,
+    cached: CachedShare = 0.0,
     ttft_ms: TtftTarget = None,
     tpot_ms: TpotTarget = None,
+    percentile: TargetPercentile = None,
     objective: ObjectiveOption = ObjectiveName.throughput,
     engine: EngineOption = "vllm",
     quant: Quant = None,
@@ -57,9 +61,8 @@ def recommend(
 
     Exit code 0 with plans, 1 if nothing fits, 2 for bad input.
     """
-    question = Question(
-        model, topology, input_tokens, output_tokens, concurrency, ttft_ms, tpot_ms, objective, engine, quant, gpu
-    )
+    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile)
+    question = Question(model, topology, traffic, objective, engine, quant, gpu)
     answer, stated = ask(question, top=top)
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
     deliver(question, answer, stated, wanted, form)

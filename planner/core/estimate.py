@@ -28,13 +28,19 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """Memory of one GPU of a pipeline stage, in bytes. The KV cache is the pool the engine reserves."""
+    """Memory of one GPU of a pipeline stage, in bytes. The KV cache is the pool the engine reserves.
+
+    The ranges, lowest first, are where start-up logs lie: of the cache when all else takes most, and when it takes least.
+    """
 
     weights: Bytes
     kv_cache: Bytes
     activation: Bytes
     overhead: Bytes
     capacity: Bytes
+    kv_cache_range: tuple[Bytes, Bytes]
+    activation_range: tuple[Bytes, Bytes]
+    overhead_range: tuple[Bytes, Bytes]
 
     @property
     def total(self) -> Bytes:
@@ -106,6 +112,39 @@ class Uncertainty:
 
 
 @dataclass(frozen=True, slots=True)
+class Percentiles:
+    """What half, nine of ten and 99 of a hundred stay within."""
+
+    p50: Seconds
+    p90: Seconds
+    p99: Seconds
+
+    def at(self, percentile: int) -> Seconds:
+        """One of them by its number: 50, 90, 99."""
+        return {50: self.p50, 90: self.p90, 99: self.p99}[percentile]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How requests fare: ``in_flight`` of them over the whole deployment (those that wait for KV cache included), answered at
+    ``requests_per_second``. Percentiles are over requests, of ``itl`` (inter-token latency) over tokens, of the slowest replica.
+    ``within_targets`` is the share of requests that meets the targets, ``None`` where there are none.
+    """
+
+    in_flight: float
+    requests_per_second: float
+    ttft: Percentiles
+    tpot: Percentiles
+    itl: Percentiles
+    within_targets: float | None
+
+    @property
+    def goodput(self) -> float | None:
+        """Requests a second that meet the targets."""
+        return None if self.within_targets is None else self.within_targets * self.requests_per_second
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What one plan does for one workload. Times are those of the slowest replica, throughput of all together."""
 
@@ -120,6 +159,7 @@ class Estimate:
     tpot: Seconds
     output_tokens_per_second: float
     uncertainty: Uncertainty
+    serving: Serving
     assumptions: tuple[str, ...] = ()
 
     def latency(self, output_tokens: int) -> Seconds:

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from planner.core.explanation import Bar, Explanation, Quantity, Step, added, numbered, part
+from planner.core.explanation import Bar, Constants, Explanation, Quantity, Step, added, numbered, part
 from planner.core.plan import Infeasible, Placement, Plan, Replica
 from planner.cost import serving
+from planner.cost.calibration import TtftFit
 from planner.cost.explained_constants import ENGINES, entry, key_of
 from planner.cost.explained_layers import ExplainedLayers
 from planner.cost.explained_memory import memory_step
 from planner.cost.explained_wires import ExplainedWires
-from planner.cost.placed import Placed, ReplicaMetrics, ReplicaTimes
+from planner.cost.placed import Placed
 from planner.cost.pricer import Pricer
+from planner.cost.replica import ReplicaMetrics, ReplicaTimes, service_time
 from planner.cost.strategy import stages_of
 from planner.units import Seconds
 
@@ -64,7 +66,9 @@ class _Tree:
         """TPOT of the slowest replica: its decode step, and its share of the others' prompts."""
         replica = self._slowest(lambda one: one.tpot)
         strategy, output = self.strategy, self.strategy.workload.output_tokens
-        share = (strategy.requests - 1) / output
+        share = strategy.interference
+        if not share:  # a static batch: all prompts are done before the first token
+            return added("TPOT", (self._decode(replica),))
         riding = self._riding(replica)
         interference = Step(
             "prefill of other requests",
@@ -81,23 +85,58 @@ class _Tree:
     def time_to_first_token(self) -> Step:
         """TTFT of the slowest replica."""
         replica = self._slowest(lambda one: one.ttft)
-        strategy = self.strategy
-        fit, metrics, times = strategy.calibration.first_token(strategy.traits.stack), self.metrics[replica], self.times[replica]
+        strategy, metrics = self.strategy, self.metrics[replica]
+        if strategy.workload.load == "batch":
+            step = strategy.calibration.overhead(strategy.traits.stack).step
+            parts = [self._prompt(replica), Step("step overhead", step, "s", "given", constants=self._overhead())]
+            return added("TTFT", tuple(one for one in (*parts, *self._wait(metrics)) if one.value))
+        fit, prompt = strategy.calibration.first_token(strategy.traits.stack), self._prompt(replica)
         constants = (entry(f"engines.{key_of(strategy.calibration.ttft, fit)}.ttft", ENGINES, fit),)
-        share = fit.queue_share * (strategy.requests - 1) / 2
-        busiest = Step("busiest stage with one prompt", times.prefill_max + self.exchange[1], "s", "reference")
-        step = Step("decode step", metrics.decode_period, "s", "reference")
-        prompt = self._prompt(replica)
+        step_time = Step("decode step", metrics.decode_period, "s", "reference")
         parts = [
             Step("before the first kernel", fit.base, "s", "given", constants=constants),
             Step("prompt", fit.prefill_factor * prompt.value, "s", "sum", fit.prefill_factor, children=(prompt,)),
-            Step("prompts before it", share * busiest.value, "s", "sum", share, children=(busiest,)),
-            Step("rest of a running step", fit.decode_factor * step.value, "s", "sum", fit.decode_factor, children=(step,)),
+            self._queue(replica, fit),
+            Step(
+                "rest of a running step",
+                fit.decode_factor * step_time.value,
+                "s",
+                "sum",
+                fit.decode_factor,
+                children=(step_time,),
+            ),
+            *self._wait(metrics),
         ]
-        if metrics.wait > 0:
-            asked = (Quantity("requests offered", strategy.offered), Quantity("room for", strategy.requests))
-            parts.append(Step("wait for KV cache", metrics.wait, "s", "formula", 1.0, "saturation_wait", asked))
         return added("TTFT", tuple(one for one in parts if one.value), formula="time_to_first_token")
+
+    def _queue(self, replica: int, fit: TtftFit) -> Step:
+        """The prompts before one: those of a burst, or those that came by chance."""
+        strategy, times, metrics = self.strategy, self.times[replica], self.metrics[replica]
+        if strategy.workload.load == "request-rate":
+            service = service_time(strategy, metrics.decode_period, metrics.riding)
+            asked = (
+                Quantity("one prompt", service, "s"),
+                Quantity("requests a second", strategy.workload.request_rate / strategy.parallelism.data),
+            )
+            return Step("prompts before it", metrics.queue, "s", "formula", 1.0, "prompt_wait", asked)
+        share = fit.queue_share * (strategy.requests - 1) / 2
+        busiest = Step("busiest stage with one prompt", times.prefill_max + self.exchange[1], "s", "reference")
+        return Step("prompts before it", share * busiest.value, "s", "sum", share, "burst_wait", children=(busiest,))
+
+    def _wait(self, metrics: ReplicaMetrics) -> tuple[Step, ...]:
+        """The wait for KV cache, where there is one."""
+        strategy = self.strategy
+        if metrics.wait <= 0:
+            return ()
+        asked = (Quantity("requests offered", strategy.offered), Quantity("room for", strategy.room))
+        formula = "slot_wait" if strategy.workload.load == "request-rate" else "saturation_wait"
+        return (Step("wait for KV cache", metrics.wait, "s", "formula", 1.0, formula, asked),)
+
+    def _overhead(self) -> tuple[Constants, ...]:
+        """What an engine adds to a step."""
+        fits = self.strategy.calibration.overheads
+        fit = self.strategy.calibration.overhead(self.strategy.traits.stack)
+        return (entry(f"engines.{key_of(fits, fit)}.overhead", ENGINES, fit),)
 
     def throughput(self) -> Step:
         """Output tokens per second of all replicas, without the wait for KV cache: those who wait are not running."""
@@ -106,14 +145,17 @@ class _Tree:
         steps = []
         for metrics in self.metrics:
             ttft = Seconds(metrics.ttft - metrics.wait)
-            rate = serving.throughput(running, ttft, metrics.tpot, strategy.workload.output_tokens)
+            served = serving.throughput(running, ttft, metrics.tpot, strategy.workload.output_tokens)
             asked = (
                 Quantity("requests", running),
                 Quantity("TTFT", ttft, "s"),
                 Quantity("TPOT", metrics.tpot, "s"),
                 Quantity("output tokens", strategy.workload.output_tokens),
             )
-            steps.append(Step("replica", rate, "tokens/s", "formula", 1.0, "throughput", asked))
+            step = Step("replica", served, "tokens/s", "formula", 1.0, "throughput", asked)
+            if metrics.throughput < served:
+                step = Step("as many as are asked for", metrics.throughput, "tokens/s", "given")
+            steps.append(step)
         return added("output tokens per second", numbered("replica", steps, together=True), unit="tokens/s")
 
     def _slowest(self, key: Callable[[ReplicaMetrics], float]) -> int:
@@ -129,11 +171,9 @@ class _Tree:
         """A decode step: every stage's in turn, or as often the slowest as there are micro-batches, whichever is longer."""
         strategy = self.strategy
         fit = strategy.calibration.overhead(strategy.traits.stack)
-        name = key_of(strategy.calibration.overheads, fit)
         beside = [*self.wires.exchange(prompt=False)]
         if fit.step:
-            constants = (entry(f"engines.{name}.overhead", ENGINES, fit),)
-            beside.append(Step("step_overhead", fit.step, "s", "given", constants=constants))
+            beside.append(Step("step_overhead", fit.step, "s", "given", constants=self._overhead()))
         stages = self._decode_stages(self._longest(replica, lambda one: one.decode_sum))
         if len(stages) == 1:
             return added("decode step", (*stages[0].children, *beside))

@@ -12,16 +12,25 @@ from planner.cost import attention
 from planner.cost.calibration import NO_OVERHEAD, Calibration, OverheadFit
 from planner.cost.gemm import gemm
 from planner.cost.moe import experts_time
-from planner.units import Seconds
+from planner.units import Flop, Seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """A prompt cut into chunks: ``whole`` of ``size`` tokens and, if ``rest``, one more of ``rest`` tokens."""
+    """A prompt cut into chunks: ``whole`` of ``size`` tokens and, if ``rest``, one more of ``rest`` tokens; or ``prompts`` of them end
+    to end. Each comes after ``prefix`` tokens whose keys and values are there.
+    """
 
     size: int
     whole: int
     rest: int
+    prompts: int = 1
+    prefix: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all chunks."""
+        return self.size * self.whole + self.rest
 
     @property
     def count(self) -> int:
@@ -34,16 +43,17 @@ class Chunks:
         return tuple((tokens, times) for tokens, times in ((self.size, self.whole), (self.rest, 1)) if tokens and times)
 
 
-def cut(tokens: int, most: int) -> Chunks:
-    """A prompt of ``tokens`` under a limit of ``most`` tokens a step.
+def cut(tokens: int, most: int, prompts: int = 1, prefix: int = 0) -> Chunks:
+    """``prompts`` of ``tokens`` each after ``prefix`` others, under a limit of ``most`` tokens a step.
 
     >>> cut(5000, 2048)
-    Chunks(size=2048, whole=2, rest=904)
+    Chunks(size=2048, whole=2, rest=904, prompts=1, prefix=0)
     >>> cut(1024, 2048)
-    Chunks(size=1024, whole=1, rest=0)
+    Chunks(size=1024, whole=1, rest=0, prompts=1, prefix=0)
     """
-    size = min(tokens, most)
-    return Chunks(size, tokens // size, tokens % size)
+    together = tokens * prompts
+    size = min(together, most)
+    return Chunks(size, together // size, together % size, prompts, prefix)
 
 
 class LayerCost:
@@ -133,9 +143,12 @@ class LayerCost:
         """Attention of a whole prompt."""
         if layer.attention is None:
             return Seconds(0.0)
-        tokens = chunks.size * chunks.whole + chunks.rest
-        work = attention.prompt_work(layer.attention, self.parallelism.tensor, tokens)
-        moved = attention.query_bytes(layer.attention.output_width(self.parallelism.tensor), tokens)
+        tensor, each = self.parallelism.tensor, chunks.tokens // chunks.prompts
+        work = attention.prompt_work(layer.attention, tensor, chunks.prefix + each)
+        if chunks.prefix:
+            work = Flop(work - attention.prompt_work(layer.attention, tensor, chunks.prefix))
+        work = Flop(chunks.prompts * work)
+        moved = attention.query_bytes(layer.attention.output_width(tensor), chunks.tokens)
         return attention.prefill(work, moved, chunks.count, self.gpu, self.calibration.prefill_attention)
 
     def shared_out(self, context: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from planner.core.estimate import (
@@ -14,59 +14,19 @@ from planner.core.estimate import (
     Uncertainty,
 )
 from planner.core.plan import Placement, Replica
-from planner.cost import pipeline, serving
+from planner.cost import pipeline
 from planner.cost.collectives import Collectives
 from planner.cost.contention import ALONE, WHOLE, Flow, Share, Sharing, meetings, share_out
-from planner.cost.strategy import Strategy
+from planner.cost.replica import NO_EXCHANGE, ReplicaMetrics, ReplicaTimes, metrics_of, slowest_of
+from planner.cost.served import serving_of
+from planner.cost.stage_memory import tight_note
+from planner.cost.strategy import Strategy, stages_of
 from planner.cost.traffic import Traffic
 from planner.cost.wire_times import Hop, WireTimes
 from planner.units import Seconds
 
 ALL_REDUCES_PER_LAYER = 2
-NO_EXCHANGE = (Seconds(0.0), Seconds(0.0))
 WORTH_SAYING = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaTimes:
-    """Sums and maxima over the stages of one replica: all that its serving metrics depend on.
-
-    ``decode_*`` of one decode step, ``prefill_*`` of a whole prompt alone, ``riding_max`` of one that shares its steps
-    with decoding, ``hops_*`` of all boundaries.
-    """
-
-    decode_sum: Seconds
-    decode_max: Seconds
-    prefill_sum: Seconds
-    prefill_max: Seconds
-    riding_max: Seconds
-    hops_decode: Seconds
-    hops_prefill: Seconds
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaMetrics:
-    """What the users of one replica see."""
-
-    ttft: Seconds
-    wait: Seconds
-    tpot: Seconds
-    decode_period: Seconds
-    prefill: Seconds
-    throughput: float
-
-
-def slowest_of(times: Sequence[ReplicaTimes]) -> ReplicaTimes:
-    """What replicas that step together all take: of each time the longest."""
-    return ReplicaTimes(
-        Seconds(max(one.decode_sum for one in times)),
-        Seconds(max(one.decode_max for one in times)),
-        Seconds(max(one.prefill_sum for one in times)),
-        Seconds(max(one.prefill_max for one in times)),
-        Seconds(max(one.riding_max for one in times)),
-        Seconds(max(one.hops_decode for one in times)),
-        Seconds(max(one.hops_prefill for one in times)),
-    )
 
 
 class Placed:
@@ -180,26 +140,7 @@ class Placed:
 
     def metrics(self, times: ReplicaTimes, exchange: tuple[Seconds, Seconds] = NO_EXCHANGE) -> ReplicaMetrics:
         """What users of a replica see. Rises with every time of ``times``."""
-        strategy = self.strategy
-        workload, traits, fit = strategy.workload, strategy.traits, strategy.calibration
-        stages, passes = len(strategy.stages), strategy.chunks.count
-        round_trip = times.hops_decode * stages / max(1, stages - 1)
-        bottleneck = strategy.micro_batches * times.decode_max
-        decode = max(times.decode_sum + round_trip, bottleneck) + exchange[0] + fit.overhead(traits.stack).step
-        riding = times.riding_max + exchange[1]
-        serial = times.prefill_sum + passes * times.hops_prefill + exchange[1]
-        mean_max, mean_sum = times.prefill_max / passes, times.prefill_sum / passes
-        ideal = mean_sum + times.hops_prefill + (passes - 1) * mean_max + exchange[1]
-        prompt = pipeline.prompt_makespan(Seconds(serial), Seconds(ideal), traits.chunk_pipelining)
-        tpot = serving.time_per_output_token(Seconds(decode), Seconds(riding), strategy.requests, workload.output_tokens)
-        ttft = serving.time_to_first_token(
-            prompt, Seconds(times.prefill_max + exchange[1]), Seconds(decode), strategy.requests, fit.first_token(traits.stack)
-        )
-        residence = Seconds(ttft + tpot * (workload.output_tokens - 1))
-        wait = serving.saturation_wait(strategy.offered, strategy.requests, residence)
-        running = min(strategy.offered, strategy.requests)
-        rate = serving.throughput(running, ttft, tpot, workload.output_tokens)
-        return ReplicaMetrics(Seconds(ttft + wait), wait, tpot, Seconds(decode), prompt, rate)
+        return metrics_of(self.strategy, times, exchange)
 
     def outcomes(
         self, placement: Placement, sharing: Sharing, exchange: tuple[Seconds, Seconds] = NO_EXCHANGE
@@ -236,6 +177,7 @@ class Placed:
             tpot=Seconds(max(one.tpot for one in metrics)),
             output_tokens_per_second=sum(one.throughput for one in metrics),
             uncertainty=self._uncertainty(metrics, communication, decode),
+            serving=serving_of(strategy, metrics),
             assumptions=self._assumptions(metrics[slow]),
         )
 
@@ -367,13 +309,17 @@ class Placed:
         )
 
     def _assumptions(self, metrics: ReplicaMetrics) -> tuple[str, ...]:
-        strategy = self.strategy
-        notes = []
-        if metrics.wait > 0:
+        strategy, model = self.strategy, self.strategy.model
+        stages, tokens = stages_of(model, strategy.partition), strategy.workload.total_tokens
+        tight = tight_note(strategy.memory, stages, model, tokens, strategy.parallelism, strategy.limits, strategy.traits)
+        notes = [tight] if tight is not None else []
+        if metrics.wait > WORTH_SAYING * metrics.ttft:
             notes.append(
-                f"{strategy.offered:g} requests a replica, room for {strategy.requests}: they wait {metrics.wait:.1f} s for KV cache"
+                f"{strategy.offered:g} requests a replica, room for {strategy.room}: they wait {metrics.wait:.1f} s for KV cache"
             )
-        if strategy.micro_batches < len(strategy.stages):
+        if strategy.workload.load == "batch" and len(strategy.stages) > 1:
+            notes.append("a static batch goes through the stages as one: one of them works at a time")
+        elif strategy.micro_batches < len(strategy.stages):
             notes.append(f"{strategy.requests} requests cannot keep {len(strategy.stages)} stages busy")
         return tuple(notes)
 

@@ -12,7 +12,7 @@ from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Infeasible, Parallelism, Placement
 from planner.core.topology import PEER_LINKS, Topology
-from planner.core.workload import Workload
+from planner.core.workload import Load, Workload
 from planner.cost.calibration import Calibration
 from planner.cost.collectives import Collectives
 from planner.cost.interconnect import Interconnect
@@ -51,6 +51,13 @@ class Pricer:
     workload: Workload
     traits: EngineTraits
     calibration: Calibration
+
+    def at(self, concurrency: int, load: Load | None = None) -> Pricer:
+        """The same with so many requests in flight, and what it knows of the machine."""
+        workload = replace(self.workload, concurrency=concurrency, load=load or self.workload.load)
+        other = replace(self, workload=workload)
+        vars(other).update({name: getattr(self, name) for name in ("wires", "collectives", "traffic", "has_nvlink")})
+        return other
 
     @cached_property
     def wires(self) -> Interconnect:

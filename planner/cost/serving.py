@@ -14,31 +14,40 @@ from planner.units import Bytes, BytesPerSecond, Seconds
     valid="continuous batching, steady state",
 )
 def time_per_output_token(
-    decode_step: Seconds, prefill: Seconds, requests: float, output_tokens: int, tokens_per_step: float = 1.0
+    decode_step: Seconds, prefill: Seconds, prompts_a_token: float, tokens_per_step: float = 1.0
 ) -> Seconds:
-    """Mean time between output tokens, prefill of others included.
+    """Mean time between output tokens, prefill of others included: ``prompts_a_token`` is (C-1) over output tokens.
 
-    >>> round(time_per_output_token(Seconds(0.02), Seconds(0.1), 33, 256) * 1e3, 2)
+    >>> round(time_per_output_token(Seconds(0.02), Seconds(0.1), 32 / 256) * 1e3, 2)
     32.5
     """
-    return Seconds(decode_step / tokens_per_step + (requests - 1) / output_tokens * prefill)
+    return Seconds(decode_step / tokens_per_step + prompts_a_token * prefill)
 
 
 @formula(
-    source="this project's reading of 1,260 published closed-loop runs (data/calibration/serving.yaml), median error about 30 %",
-    valid="closed loop",
+    source="this project's reading of 1,260 published closed-loop runs (data/calibration/engines.yaml), median error about 25 %",
+    valid="a prompt that nobody is before",
 )
-def time_to_first_token(prompt: Seconds, prefill: Seconds, decode_step: Seconds, requests: float, fit: TtftFit) -> Seconds:
-    """Mean time to first token without waiting for KV cache.
+def time_to_first_token(prompt: Seconds, decode_step: Seconds, fit: TtftFit) -> Seconds:
+    """Mean time to first token without waiting for others or for KV cache: ``prompt`` is its own way through the pipeline.
 
-    ``prompt`` is one prompt's own way through the pipeline, ``prefill`` how long it keeps the bottleneck busy: a
-    share of the other ``requests`` stands before it.
-
-    >>> round(time_to_first_token(Seconds(0.1), Seconds(0.1), Seconds(0.02), 1, TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)), 3)
+    >>> round(time_to_first_token(Seconds(0.1), Seconds(0.02), TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)), 3)
     0.169
     """
-    queue = fit.queue_share * (requests - 1) * prefill / 2
-    return Seconds(fit.base + fit.prefill_factor * prompt + queue + fit.decode_factor * decode_step)
+    return Seconds(fit.base + fit.prefill_factor * prompt + fit.decode_factor * decode_step)
+
+
+@formula(
+    source="this project's reading of the same runs: all requests start at once, and stay apart from then on", valid="closed loop"
+)
+def burst_wait(prefill: Seconds, requests: float, fit: TtftFit) -> Seconds:
+    """Mean time that a prompt waits behind others of a closed loop: a share of the ``requests`` stands before it, each of which
+    keeps the bottleneck busy for ``prefill``.
+
+    >>> round(burst_wait(Seconds(0.1), 21, TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)), 3)
+    0.14
+    """
+    return Seconds(fit.queue_share * (requests - 1) * prefill / 2)
 
 
 @formula(source="Little's law: those who find no room wait for a round of those who did")
@@ -59,6 +68,31 @@ def throughput(requests: float, ttft: Seconds, tpot: Seconds, output_tokens: int
     505.0
     """
     return requests * output_tokens / (ttft + tpot * (output_tokens - 1))
+
+
+@formula(source="M/D/1 queue (Pollaczek-Khinchine): Poisson arrivals, equal prompts", valid="open loop, load below one")
+def prompt_wait(service: Seconds, rate: float) -> Seconds:
+    """Mean time a prompt waits behind others that come at ``rate`` per second and keep it out for ``service`` each; infinite where
+    they come faster than they are served.
+
+    >>> round(prompt_wait(Seconds(0.1), 5), 4)
+    0.05
+    """
+    load = rate * service
+    return Seconds(load * service / (2 * (1 - load))) if load < 1 else Seconds(math.inf)
+
+
+@formula(source="M/D/c queue, Sakasegawa's approximation (1977)", valid="open loop, load below one")
+def slot_wait(rate: float, residence: Seconds, room: int) -> Seconds:
+    """Mean time a request that comes at ``rate`` per second waits for one of ``room`` places that each holds for ``residence``.
+
+    >>> round(slot_wait(0.9, Seconds(1), 1), 6), round(slot_wait(90, Seconds(1), 100), 6), slot_wait(2, Seconds(1), 1)
+    (4.5, 0.012428, inf)
+    """
+    load = rate * residence / room
+    if load >= 1:
+        return Seconds(math.inf)
+    return Seconds(residence * load ** (math.sqrt(2 * (room + 1)) - 1) / (room * (1 - load)) / 2)
 
 
 @formula(source="M/D/1 queue, as in DistServe (Zhong et al. 2024), equation 1", valid="load below one")

@@ -19,6 +19,7 @@ from planner.cost import memory, pipeline
 from planner.cost.calibration import Calibration
 from planner.cost.gemm import head
 from planner.cost.layer import Chunks, LayerCost, cut
+from planner.cost.stage_memory import activation_parts, stage_activation, stage_graphs, stage_on_gpu
 from planner.units import Bytes, Seconds
 
 HIDDEN_BYTES = 2
@@ -78,6 +79,16 @@ class Strategy:
     stages: tuple[StageWork, ...]
 
     @property
+    def interference(self) -> float:
+        """Prompts of others that hold up one token of an answer in the mean, each with all its chunks."""
+        return 0.0 if self.workload.load == "batch" else (self.requests - 1) / self.workload.output_tokens
+
+    @property
+    def room(self) -> int:
+        """Requests that can run at once on one replica."""
+        return max(1, min(self.max_concurrency, self.limits.max_sequences))
+
+    @property
     def decode_bytes(self) -> Bytes:
         """Hidden states of one decode micro-batch: the message of an all-reduce."""
         return Bytes(self.batch * self.model.hidden_size * HIDDEN_BYTES)
@@ -125,10 +136,20 @@ def stage_memory(
         )
         total = Bytes(sum(weights.values()))
         tensor = parallelism.tensor
-        activation = memory.stage_activation(model, traits.memory, limits, tensor, last=number == last_stage)
-        overhead = memory.stage_overhead(traits.memory, len(layers), tensor, nvlink=nvlink)
-        cache = memory.kv_budget(gpu_memory, limits.memory_fraction, total, activation, overhead, traits.budget_rule)
-        stages.append(StageMemory(total, cache, activation, overhead, gpu_memory))
+        rules = traits.memory
+        parts = activation_parts(model, layers, rules, limits, parallelism, last=number == last_stage)
+        stages.append(
+            stage_on_gpu(
+                gpu_memory,
+                limits.memory_fraction,
+                total,
+                stage_activation(parts),
+                memory.buffers(rules, memory.expert_shards(parallelism), nvlink=nvlink),
+                stage_graphs(rules, layers, tensor),
+                rules,
+                traits.budget_rule,
+            )
+        )
     return stages
 
 
@@ -164,8 +185,9 @@ def price_strategy(
         for stage, layers in zip(stages, layers_of, strict=True)
         if any(layer.attention for layer in layers)
     )
-    offered = workload.concurrency / parallelism.data
-    requests = max(1, min(-(-workload.concurrency // parallelism.data), room, limits.max_sequences))
+    most = max(1, min(room, limits.max_sequences))
+    offered = most if workload.load == "full" else workload.concurrency / parallelism.data
+    requests = min(math.ceil(offered), most)
     tokens = min(
         (
             int((stage.kv_cache - requests * memory.state_bytes(layers, tensor)) // each)
@@ -174,9 +196,10 @@ def price_strategy(
         ),
         default=room * need,
     )
-    micro_batches = min(requests, parallelism.pipeline)
+    static = workload.load == "batch"
+    micro_batches = 1 if static else min(requests, parallelism.pipeline)
     batch = pipeline.micro_batch(requests, micro_batches)
-    chunks = cut(workload.input_tokens, limits.max_batched_tokens)
+    chunks = cut(workload.new_tokens, limits.max_batched_tokens, requests if static else 1, workload.cached_tokens)
     cost = LayerCost(model, parallelism, gpu, calibration, calibration.overhead(traits.stack))
     return Strategy(
         parallelism=parallelism,

@@ -26,19 +26,23 @@ def benchmark(saved: SavedPlan, engine: str, address: str) -> Sequence[str]:
     requests = str(max(LEAST_REQUESTS, ROUNDS * traffic.concurrency))
     lengths = (str(traffic.input_tokens), str(traffic.output_tokens))
     flight = str(traffic.concurrency)
+    rate = f"{traffic.request_rate:g}" if traffic.load == "request-rate" else None
     if engine == "vllm":
         start = ["vllm", "bench", "serve", "--model", model, "--base-url", address, "--dataset-name", "random"]
         sizes = ["--random-input-len", lengths[0], "--random-output-len", lengths[1], "--ignore-eos"]
         kept = ["--save-result", "--result-filename", result_file(engine)]
-        return [*start, *sizes, "--max-concurrency", flight, "--num-prompts", requests, *kept]
+        load = ["--request-rate", rate] if rate else ["--max-concurrency", flight]
+        return [*start, *sizes, *load, "--num-prompts", requests, *kept]
     if engine == "sglang":
         start = ["python3", "-m", "sglang.bench_serving", "--backend", "sglang-oai", "--base-url", address, "--model", model]
         sizes = ["--dataset-name", "random-ids", "--random-input-len", lengths[0], "--random-output-len", lengths[1]]
-        sizes += ["--random-range-ratio", "1", "--max-concurrency", flight, "--num-prompts", requests]
+        sizes += ["--random-range-ratio", "1", *(["--request-rate", rate] if rate else ["--max-concurrency", flight])]
+        sizes += ["--num-prompts", requests]
         return [*start, *sizes, "--output-file", result_file(engine)]
     start = ["aiperf", "profile", "--model", model, "--url", address, "--endpoint-type", "chat", "--streaming"]
     sizes = ["--synthetic-input-tokens-mean", lengths[0], "--synthetic-input-tokens-stddev", "0"]
     sizes += ["--output-tokens-mean", lengths[1], "--output-tokens-stddev", "0"]
     if engine != "tgi":  # which knows no such wish: its answers may end early
         sizes += ["--extra-inputs", "ignore_eos:true"]
-    return [*start, *sizes, "--concurrency", flight, "--request-count", requests]
+    load = ["--request-rate", rate] if rate else ["--concurrency", flight]
+    return [*start, *sizes, *load, "--request-count", requests]

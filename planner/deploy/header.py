@@ -54,7 +54,9 @@ def _what(saved: SavedPlan) -> str:
 
 def _traffic(saved: SavedPlan) -> str:
     traffic = saved.workload
-    return f"at {traffic.concurrency} in flight, {traffic.input_tokens} tokens in and {traffic.output_tokens} out"
+    load = traffic.traffic if traffic.load == "batch" else f"{traffic.concurrency} in flight"
+    rate = f" ({traffic.request_rate:g} requests a second)" if traffic.load == "request-rate" else ""
+    return f"at {load}{rate}, {traffic.input_tokens} tokens in and {traffic.output_tokens} out"
 
 
 def _figures(expected: Expected) -> str:

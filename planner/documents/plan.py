@@ -19,7 +19,7 @@ from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Parallelism, Placement, Plan
 from planner.core.saved import Expected, RankPlace, SavedPlan
 from planner.core.topology import Topology
-from planner.core.workload import Workload
+from planner.core.workload import Load, Workload
 from planner.documents import strict_yaml
 from planner.documents.base import SCHEMA_VERSION, Document, Size, Time, validate
 from planner.documents.block_yaml import write
@@ -54,8 +54,12 @@ class WorkloadDocument(Document):
     output_tokens: Count
     concurrency: Count
     objective: Literal["throughput", "latency"]
+    load: Load = "concurrency"
+    request_rate: Annotated[float, Field(gt=0)] | None = None
+    prefix_hit_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ttft_target: Time | None = None
     tpot_target: Time | None = None
+    target_percentile: Literal[50, 90, 99] | None = None
 
 
 class TopologyPart(Document):
@@ -186,8 +190,12 @@ def plan_document(saved: SavedPlan) -> dict[str, Any]:
                 "output_tokens": workload.output_tokens,
                 "concurrency": workload.concurrency,
                 "objective": saved.objective,
+                "load": None if workload.load == "concurrency" else workload.load,
+                "request_rate": workload.request_rate if workload.load == "request-rate" else None,
+                "prefix_hit_rate": workload.cached_share or None,
                 "ttft_target": None if workload.ttft_target is None else write_time(workload.ttft_target),
                 "tpot_target": None if workload.tpot_target is None else write_time(workload.tpot_target),
+                "target_percentile": workload.percentile,
             }
         ),
         "topology": {
@@ -258,6 +266,10 @@ def parse_plan(text: str, name: str, find_topology: Callable[[str], Topology]) -
         document.workload.concurrency,
         None if document.workload.ttft_target is None else Seconds(document.workload.ttft_target),
         None if document.workload.tpot_target is None else Seconds(document.workload.tpot_target),
+        document.workload.load,
+        document.workload.request_rate or 0.0,
+        document.workload.prefix_hit_rate,
+        document.workload.target_percentile,
     )
     plan = _plan(document, model, topology, name)
     saved = SavedPlan(

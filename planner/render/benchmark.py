@@ -10,6 +10,7 @@ from planner import __version__
 from planner.core.benchmark import BenchmarkAnswer, Compared
 from planner.core.saved import SavedPlan
 from planner.render import terminal, text
+from planner.render.workload import words
 
 SCHEMA_VERSION = 1
 _NAMES = {"ttft_s": "TTFT", "tpot_s": "TPOT", "output_tokens_per_s": "output tok/s"}
@@ -72,7 +73,7 @@ def document(saved: SavedPlan, digest: str, answer: BenchmarkAnswer) -> dict[str
 def show(saved: SavedPlan, answer: BenchmarkAnswer) -> None:
     """Of what it is, whether the traffic is the plan's, the figures, communication, what is flagged, what to know."""
     served, workload = answer.served, answer.workload
-    traffic = f"{workload.concurrency} in flight, {workload.input_tokens} tokens in, {workload.output_tokens} out"
+    traffic = words(workload)
     head = [f"{served.source} ({served.tool}) against {saved.model.name}, {saved.plan.parallelism} on {saved.topology.name}"]
     if answer.differences:
         head.append(f"NOT THE PLAN'S TRAFFIC: {'; '.join(answer.differences)}")

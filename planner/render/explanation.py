@@ -11,6 +11,7 @@ from planner import __version__
 from planner.core.explanation import Constants, Explanation, Quantity, Step
 from planner.cost.formula import REGISTRY, Formula
 from planner.render import terminal, text
+from planner.render import workload as traffic
 from planner.render.json import parallelism
 from planner.search.recommendation import Recommendation
 
@@ -39,8 +40,7 @@ def explanation(answer: Recommendation, tree: Explanation, depth: int | None = N
     )
     _wrapped(console, title, "bold")
     _wrapped(console, f"{degrees} on GPUs {placement}")
-    asked = f"{workload.input_tokens} tokens in, {workload.output_tokens} out, {workload.concurrency} in flight"
-    _wrapped(console, asked, "dim")
+    _wrapped(console, traffic.words(workload), "dim")
     marks = _LINES if terminal.draws_lines() else _ASCII
     shown: list[Step] = []
     for root in tree.roots:
@@ -187,11 +187,7 @@ def explanation_document(answer: Recommendation, tree: Explanation, depth: int |
         "topology": answer.topology.name,
         "model": {"name": answer.model.name, "weight_format": answer.model.weight_format.name},
         "engine": {"name": answer.engine.name, "version": answer.engine.version},
-        "workload": {
-            "input_tokens": workload.input_tokens,
-            "output_tokens": workload.output_tokens,
-            "concurrency": workload.concurrency,
-        },
+        "workload": traffic.document(workload),
         "parallelism": parallelism(degrees),
         "placement": [[list(group) for group in replica] for replica in tree.plan.placement],
         "layer_partition": list(tree.plan.layer_partition),

@@ -15,6 +15,7 @@ from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import Paths, class_matrix
 from planner.graph.ranks import rank_map
 from planner.render import facts, findings
+from planner.render import workload as traffic
 from planner.search.recommendation import Recommendation, Recommended
 
 SCHEMA_VERSION = 1
@@ -67,14 +68,7 @@ def recommendation(answer: Recommendation) -> dict[str, Any]:
             "layers": len(model.layers),
             "weight_format": model.weight_format.name,
         },
-        "workload": {
-            "input_tokens": workload.input_tokens,
-            "output_tokens": workload.output_tokens,
-            "concurrency": workload.concurrency,
-            "ttft_target_s": workload.ttft_target,
-            "tpot_target_s": workload.tpot_target,
-            "objective": answer.objective,
-        },
+        "workload": {**traffic.document(workload), **traffic.targets(workload), "objective": answer.objective},
         "engine": {"name": answer.engine.name, "version": answer.engine.version},
         "plans": [_plan(one, answer, paths) for one in answer.plans],
         "plans_considered": answer.considered,
@@ -155,14 +149,19 @@ def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, A
     }
 
 
-def _memory(stage: StageMemory) -> dict[str, int]:
+def _memory(stage: StageMemory) -> dict[str, int | list[int]]:
     parts = {
         "weights_bytes": int(stage.weights),
         "kv_cache_bytes": int(stage.kv_cache),
         "activation_bytes": int(stage.activation),
         "overhead_bytes": int(stage.overhead),
     }
-    return {**parts, "total_bytes": sum(parts.values()), "capacity_bytes": int(stage.capacity)}
+    ranges = {
+        "kv_cache_range_bytes": [int(size) for size in stage.kv_cache_range],
+        "activation_range_bytes": [int(size) for size in stage.activation_range],
+        "overhead_range_bytes": [int(size) for size in stage.overhead_range],
+    }
+    return {**parts, "total_bytes": sum(parts.values()), "capacity_bytes": int(stage.capacity), **ranges}
 
 
 def _communication(communication: Communication) -> dict[str, Any]:
@@ -213,6 +212,7 @@ def _estimate(estimate: Estimate, gpus: int, missed: tuple[str, ...]) -> dict[st
         "output_tokens_per_s": estimate.output_tokens_per_second,
         "output_tokens_per_s_per_gpu": estimate.output_tokens_per_second / gpus,
         "meets_targets": not missed,
+        "serving": traffic.serving_document(estimate.serving),
         "interval_90": {
             "ttft_s": list(unsure.ttft),
             "tpot_s": list(unsure.tpot),

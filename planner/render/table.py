@@ -13,6 +13,7 @@ from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import class_matrix
 from planner.graph.ranks import rank_lines, rank_map
 from planner.render import facts, scene, show, terminal, text
+from planner.render import workload as traffic
 from planner.search.recommendation import Recommendation, Recommended
 from planner.units import Seconds
 
@@ -102,8 +103,7 @@ def recommendation(answer: Recommendation, *, ranks: bool = False) -> None:
     )
     _paragraph(
         console,
-        f"{workload.input_tokens} tokens in, {workload.output_tokens} out, {workload.concurrency} in flight; "
-        f"best {answer.objective} first",
+        f"{traffic.words(workload)}; best {answer.objective} first{_fewest(answer)}",
         style="dim",
     )
     if answer.plans:
@@ -118,6 +118,12 @@ def recommendation(answer: Recommendation, *, ranks: bool = False) -> None:
         if ranks:
             _ranks(console, answer)
         _command(console, answer.plans[0])
+
+
+def _fewest(answer: Recommendation) -> str:
+    """What the most throughput is at a rate that all keep up with."""
+    rated = answer.workload.load == "request-rate" and answer.objective == "throughput"
+    return " (the fewest GPUs that keep up)" if rated else ""
 
 
 def _plans(console: Console, answer: Recommendation) -> None:
@@ -189,6 +195,7 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
         yield f"layers {', '.join(str(count) for count in plan.layer_partition)}"
     yield _memory_line(estimate)
     yield "; ".join(_wires(estimate))
+    yield traffic.serving_line(estimate.serving, answer.workload)
     missed = one.ranked.missed(answer.workload)
     if missed:
         yield f"misses the target for {' and '.join(missed)}"
@@ -197,8 +204,9 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
 
 def _memory_line(estimate: Estimate) -> str:
     worst = max(estimate.memory, key=lambda stage: stage.total / stage.capacity)
+    least, most = (text.gibibytes(max(size, 0.0)) for size in worst.kv_cache_range)
     return (
-        f"weights {text.gibibytes(worst.weights)}, KV cache {text.gibibytes(worst.kv_cache)}, activations "
+        f"weights {text.gibibytes(worst.weights)}, KV cache {text.gibibytes(worst.kv_cache)} ({least} to {most}), activations "
         f"{text.gibibytes(worst.activation)}, other {text.gibibytes(worst.overhead)} GiB; "
         f"room for {estimate.max_concurrency} requests a replica"
     )

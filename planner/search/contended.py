@@ -17,7 +17,8 @@ from itertools import pairwise
 from planner.core.plan import Group, Placement, Replica
 from planner.core.workload import Objective
 from planner.cost.contention import ALONE
-from planner.cost.placed import NO_EXCHANGE, Placed, ReplicaMetrics, ReplicaTimes
+from planner.cost.placed import Placed
+from planner.cost.replica import NO_EXCHANGE, ReplicaMetrics, ReplicaTimes
 from planner.search.host import Counts, HostSearch, exceeds, joined, reordered
 from planner.units import Seconds
 

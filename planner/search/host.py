@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 from planner.core.plan import Group, Placement, Replica
 from planner.core.workload import Objective
-from planner.cost.placed import Placed, ReplicaTimes
+from planner.cost.placed import Placed
+from planner.cost.replica import ReplicaTimes
 from planner.units import Seconds
 
 Counts = tuple[int, ...]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Plan
 from planner.core.topology import Topology
 from planner.core.workload import Objective, Workload
 from planner.graph.difference import Change
+from planner.search.load import held_to_targets, settled_estimate
 from planner.search.rank import Ranked, Search
 from planner.search.space import illegal
 
@@ -57,7 +58,7 @@ def judge(plan: Plan, search: Search, before: Topology | None = None, changes: t
     placement = tuple(tuple(tuple(places[gpu] for gpu in group) for group in replica) for replica in plan.placement)
     pricer, on = search.pricer, [places[gpu] for gpu in used]
     refused = illegal(plan.parallelism, pricer.model, workload, pricer.weakest_of(on)[0], len(on), pricer.traits)
-    estimate = refused or pricer.estimate(plan.parallelism, plan.layer_partition, plan.limits, placement)
+    estimate = refused or settled_estimate(pricer, replace(plan, placement=placement))
     if isinstance(estimate, Infeasible):
         return Judgement(topology, search.objective, None, best, 1.0, (estimate.message,), changes)
     problems = [*_room(plan, estimate, workload), *_missed(estimate, workload)]
@@ -93,8 +94,12 @@ def _room(plan: Plan, estimate: Estimate, workload: Workload) -> list[str]:
 
 
 def _missed(estimate: Estimate, workload: Workload) -> list[str]:
-    pairs = (("TTFT", estimate.ttft, workload.ttft_target), ("TPOT", estimate.tpot, workload.tpot_target))
-    return [f"{name} is {now * 1e3:.3g} ms, the target {most * 1e3:.3g} ms" for name, now, most in pairs if most and now > most]
+    held, targets = held_to_targets(estimate, workload), (workload.ttft_target, workload.tpot_target)
+    return [
+        f"{name} is {now * 1e3:.3g} ms, the target {most * 1e3:.3g} ms"
+        for (name, now), most in zip(held.items(), targets, strict=True)
+        if most is not None and now > most
+    ]
 
 
 def _behind(estimate: Estimate, best: Ranked, objective: Objective, workload: Workload) -> float:

@@ -11,6 +11,7 @@ from planner.core.workload import Objective, Workload
 from planner.cost.pipeline import best_partition
 from planner.cost.pricer import Pricer
 from planner.cost.strategy import Strategy
+from planner.search.load import REQUEST_RATE, missed_targets, settled
 from planner.search.placement import Placer
 from planner.search.space import PIPELINE_STAGES, candidates, illegal
 from planner.units import Seconds
@@ -32,12 +33,7 @@ class Ranked:
 
     def missed(self, workload: Workload) -> tuple[str, ...]:
         """The targets this plan does not meet."""
-        misses = []
-        if workload.ttft_target is not None and self.estimate.ttft > workload.ttft_target:
-            misses.append("TTFT")
-        if workload.tpot_target is not None and self.estimate.tpot > workload.tpot_target:
-            misses.append("TPOT")
-        return tuple(misses)
+        return missed_targets(self.estimate, workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +47,17 @@ class Answer:
 class Search:
     """Prices and ranks plans of one question."""
 
-    def __init__(self, pricer: Pricer, objective: Objective) -> None:
+    def __init__(self, pricer: Pricer, objective: Objective, placer: Placer | None = None) -> None:
         self.pricer = pricer
         self.objective = objective
-        self._placer = Placer(pricer.topology, objective)
+        self._placer = placer or Placer(pricer.topology, objective)
 
     def everything(self) -> Answer:
         """All legal degrees on the machine, ranked."""
         pricer = self.pricer
         gpus = len(pricer.topology.gpus)
         ranked: list[Ranked] = []
-        refusals: dict[tuple[str, int, int, int], Infeasible] = {}
+        refusals: dict[tuple[str, int, int, int, int], Infeasible] = {}
         for degrees in candidates(gpus, pricer.model, pricer.traits):
             outcome = self.one(degrees)
             if isinstance(outcome, Ranked):
@@ -69,16 +65,22 @@ class Search:
             else:
                 # the same rule with the same numbers at another count of replicas says nothing new
                 stages = degrees.pipeline if outcome.rule in _BY_STAGES else 0
-                key = outcome.rule, *((0, 0, 0) if outcome.rule == PIPELINE_STAGES else (degrees.tensor, stages, degrees.expert))
-                refusals.setdefault(key, outcome)
+                replicas = degrees.data if outcome.rule == REQUEST_RATE else 0
+                shape = (0, 0, 0) if outcome.rule == PIPELINE_STAGES else (degrees.tensor, stages, degrees.expert)
+                refusals.setdefault((outcome.rule, *shape, replicas), outcome)
         return Answer(tuple(self.rank(ranked)), tuple(refusals.values()))
 
     def rank(self, plans: Sequence[Ranked]) -> list[Ranked]:
-        """Plans that meet the targets first, then by the objective, then the simpler ones."""
+        """Plans that meet the targets first, then by the objective, then the simpler ones.
+
+        At a request rate all that keep up serve alike: there the most throughput is that of the fewest GPUs.
+        """
         workload = self.pricer.workload
 
         def key(one: Ranked) -> tuple[int, float, float, int, Parallelism]:
             latency, rate = one.latency(workload), -one.estimate.output_tokens_per_second
+            if workload.load == "request-rate":
+                rate = float(one.plan.parallelism.gpus)
             first, second = (rate, latency) if self.objective == "throughput" else (latency, rate)
             degrees = one.plan.parallelism
             return len(one.missed(workload)), first, second, degrees.gpus, degrees
@@ -86,7 +88,30 @@ class Search:
         return sorted(plans, key=key)
 
     def one(self, degrees: Parallelism) -> Ranked | Infeasible:
-        """The best plan with these degrees: partition, limits and placement chosen."""
+        """The best plan with these degrees: partition, limits and placement chosen; and how many requests are in flight, where the
+        workload leaves that open.
+        """
+        pricer = self.pricer
+        if pricer.workload.load == "request-rate":
+            first = Search(pricer.at(1, "full"), self.objective, self._placer).as_loaded(degrees)
+        else:
+            first = self.as_loaded(degrees)
+        if isinstance(first, Infeasible):
+            return first
+        limits = replace(first.plan.limits, max_model_tokens=0)  # how long a request may be is said when all else is known
+        found = settled(pricer, replace(first.plan, limits=limits))
+        if isinstance(found, Infeasible):
+            return found
+        if found is pricer:
+            return first
+        options = [Search(found, self.objective, self._placer).as_loaded(degrees)]
+        kept = found.estimate(degrees, first.plan.layer_partition, limits, first.plan.placement)
+        if isinstance(kept, Estimate):
+            options.append(replace(first, estimate=kept, proven=False))
+        return self.rank([one for one in options if isinstance(one, Ranked)])[0]
+
+    def as_loaded(self, degrees: Parallelism) -> Ranked | Infeasible:
+        """The best plan with these degrees under the workload as it stands."""
         pricer = self.pricer
         gpus = range(len(pricer.topology.gpus))
         options: list[Ranked] = []
@@ -157,7 +182,7 @@ class Search:
         offered = -(-pricer.workload.concurrency // degrees.data)
         spec, capacity = pricer.weakest_of(pool)
         limits = pricer.traits.default_limits(spec, capacity)
-        offered = min(offered, MOST_SEQUENCES)
+        offered = FEW_SEQUENCES if pricer.workload.load == "full" else min(offered, MOST_SEQUENCES)
         sequences = max(limits.max_sequences, offered)  # engines want a token of every sequence to fit a step
         limits = replace(limits, max_sequences=sequences, max_batched_tokens=max(limits.max_batched_tokens, sequences))
         outcome = pricer.strategy(degrees, partition, limits, pool)
@@ -198,9 +223,11 @@ class Search:
 
 
 MAX_KINDS = 4
+FEW_SEQUENCES = 32
+"""What an engine is started with that has no memory for its usual number of sequences, where nobody says how many come."""
 MOST_SEQUENCES = 4096
 """An engine is asked for no larger step than this: the logits of more sequences take memory the KV cache needs."""
-_BY_STAGES = frozenset({"memory", "layers", "node-boundary"})
+_BY_STAGES = frozenset({"memory", "layers", "node-boundary", REQUEST_RATE})
 _SHORT_CHUNK = 2048
 
 

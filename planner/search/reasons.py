@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from planner.core.plan import Infeasible, Parallelism
 from planner.search.fit import remedy
+from planner.search.load import REQUEST_RATE
 from planner.search.rank import Ranked, Search
 
 RUNNERS_UP = 3
@@ -82,7 +84,13 @@ def _against(search: Search, winner: Ranked, other: Ranked) -> str:
         if search.objective == "throughput" and rate > 0
         else f"{_percent(slower)} more latency"
     )
-    if search.objective == "throughput" and rate <= 0:
+    if workload.load == "request-rate" and search.objective == "throughput":
+        difference = f"{other.plan.parallelism.gpus} GPUs instead of {winner.plan.parallelism.gpus}"
+        if other.plan.parallelism.gpus == winner.plan.parallelism.gpus:
+            difference = f"as many GPUs, {_percent(slower)} more latency"
+        if len(other.missed(workload)) > len(winner.missed(workload)):
+            difference += ", a target missed"
+    elif search.objective == "throughput" and rate <= 0:
         difference = "as much throughput, but a target missed" if other.missed(workload) else "as much throughput"
     return f"{other.plan.parallelism}: {difference}; {_cause(winner, other)}"
 
@@ -131,9 +139,17 @@ def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...
         nearest, fewest = infeasible[0], 1
         lines = [f"{nearest.parallelism} of {model.name} ({model.weight_format.name}): {nearest.message}"]
     else:
-        lines, fewest = [f"no plan fits {model.name} ({model.weight_format.name}) on {there}× {hardware}"], there + 1
-        nearest = min(memory or infeasible, key=lambda one: one.need - one.have)
+        lacks = "keeps up with the requests for" if any(one.rule == REQUEST_RATE for one in infeasible) else "fits"
+        lines, fewest = [f"no plan {lacks} {model.name} ({model.weight_format.name}) on {there}× {hardware}"], there + 1
+        rated = [one for one in infeasible if one.rule == REQUEST_RATE]
+        nearest = (
+            max(rated, key=lambda one: one.have) if rated else min(memory or infeasible, key=lambda one: one.need - one.have)
+        )
         lines.append(f"the nearest is {nearest.parallelism}: {nearest.message}")
+        if rated:  # it fits, and is too slow
+            copies = math.ceil(nearest.need / nearest.have)
+            lines.append(f"{copies} of these machines would keep up, each with that layout")
+            return tuple(lines)
     if memory:
         what = remedy(search.pricer, fewest)
         if what.gpus is not None:

@@ -101,6 +101,7 @@ def _traffic(served: Served, planned: Workload) -> tuple[Workload, list[str], li
     counts = {name: asked if measured is None else max(1, round(measured)) for name, (measured, asked) in found.items()}
     workload = replace(
         planned,
+        load="concurrency",
         concurrency=counts["concurrency"],
         input_tokens=counts["input_tokens"],
         output_tokens=counts["output_tokens"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible
-from planner.core.workload import Workload
+from planner.core.workload import Load, Workload
 from planner.cost.accuracy import Figure
 from planner.documents.tables import TableRow
 from planner.engines import engines
@@ -15,6 +15,8 @@ from planner.validation.answering import Library, degrees_of, engine_of
 
 COLUMNS = ("topology", "model", "engine", "isl", "osl", "load_kind", "load")
 FIGURES = ("ttft_ms", "tpot_ms", "output_tokens_per_s", "total_tokens_per_s", "e2e_latency_s")
+LOADS: Mapping[str, Load] = {"concurrency": "concurrency", "batch": "batch", "max_throughput": "concurrency"}
+"""By how a table calls it."""
 SATURATED = 2048
 """Requests a replica that fill any KV cache: what stands for a maximum throughput."""
 
@@ -40,15 +42,12 @@ class ServingRows:
         if not row.word("isl") or not row.word("osl"):
             return "says nothing of the lengths of prompts and answers"
         tokens = round(row.number("isl")), round(row.number("osl"))
-        if kind == "max_throughput":
-            load = SATURATED * degrees.data
-        elif kind in {"concurrency", "batch"}:
-            load = row.count("load")
-        else:
+        if kind not in LOADS:
             return f"load kind {kind!r} is not predicted"
-        key = (*(row.word(name) for name in ("topology", "model", "quant")), engine, degrees, tokens, load)
+        load = SATURATED * degrees.data if kind == "max_throughput" else row.count("load")
+        key = (*(row.word(name) for name in ("topology", "model", "quant")), engine, degrees, tokens, kind, load)
         if key not in self._known:
-            self._known[key] = self._estimate(row, engine, Workload(*tokens, load))
+            self._known[key] = self._estimate(row, engine, Workload(*tokens, load, load=LOADS[kind]))
         found = self._known[key]
         return found if isinstance(found, str) else _figures(found, row, *tokens)
 

@@ -46,7 +46,7 @@ def test_a_worse_plan_does_not_stand_and_the_better_is_named(planner: Planner, t
 
 def test_the_same_degrees_on_worse_gpus_do_not_stand(planner: Planner, tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
-    question = ("llama-3.1-70b", "-t", "4x-rtx-3090-bridged", "--quant", "awq")
+    question = ("llama-3.1-70b", "-t", "4x-rtx-3090-bridged", "--quant", "awq", "--concurrency", "32")
     assert planner("recommend", *question, "-o", str(path)).code == 0
     text = path.read_text()
     ranks = text[text.index("ranks:") : text.index("expected:")]

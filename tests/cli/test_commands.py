@@ -15,7 +15,7 @@ from planner.errors import BadInput, Unavailable
 from support import Planner
 
 ESCAPE = re.compile(r"\x1b")
-FLAGSHIP = ("recommend", "llama-3.1-70b", "--topology", "4x-rtx-3090-bridged", "--quant", "awq")
+FLAGSHIP = ("recommend", "llama-3.1-70b", "--topology", "4x-rtx-3090-bridged", "--quant", "awq", "--concurrency", "32")
 
 
 def test_version_and_help(planner: Planner) -> None:

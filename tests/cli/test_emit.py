@@ -15,7 +15,7 @@ from planner.documents import strict_yaml
 from planner.documents.files import DATA
 from support import Planner
 
-FLAGSHIP = ("recommend", "llama-3.1-70b", "-t", "4x-rtx-3090-bridged", "--quant", "awq")
+FLAGSHIP = ("recommend", "llama-3.1-70b", "-t", "4x-rtx-3090-bridged", "--quant", "awq", "--concurrency", "32")
 SCHEMA = json.loads((DATA / "schemas" / "plan.schema.json").read_text("utf-8"))
 
 

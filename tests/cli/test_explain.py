@@ -12,7 +12,7 @@ from planner import api
 from planner.documents.files import DATA
 from support import Planner
 
-ASKED = ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--pp", "2")
+ASKED = ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--pp", "2", "--concurrency", "32")
 
 
 def check(document: dict[str, Any], name: str) -> None:
@@ -26,6 +26,11 @@ def check(document: dict[str, Any], name: str) -> None:
         ASKED,
         ("qwen3-235b-a22b-fp8", "-t", "2x-dgx-h100", "--tp", "8", "--dp", "2", "--ep", "16"),
         ("llama-3.1-70b", "-t", "8x-l40s", "--tp", "4", "--pp", "2", "--concurrency", "500"),
+        ("llama-3.1-70b", "-t", "8x-l40s", "--tp", "4", "--pp", "2", "--batch", "64", "--prefix-hit-rate", "0.5"),
+        ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--request-rate", "5"),
+        ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--request-rate", "10.1"),
+        ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--pp", "2"),
+        ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--tpot-ms", "30", "--percentile", "90"),
     ],
 )
 def test_the_document_keeps_its_schema_and_its_numbers_are_those_of_estimate(planner: Planner, asked: tuple[str, ...]) -> None:

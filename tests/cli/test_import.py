@@ -70,7 +70,7 @@ def test_what_an_engine_refuses_at_load_does_not_stand(
 
 def test_a_launch_becomes_a_plan_that_is_emitted_again(planner: Planner, tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
-    assert planner("recommend", "llama-3.1-70b", *BRIDGED, "-o", str(plan)).code == 0
+    assert planner("recommend", "llama-3.1-70b", *BRIDGED, "--concurrency", "32", "-o", str(plan)).code == 0
     assert planner("emit", str(plan), "-o", str(tmp_path / "out")).code == 0
     again = tmp_path / "again.yaml"
     run = planner("import", str(tmp_path / "out" / "start.sh"), *BRIDGED, "-o", str(again))

@@ -355,7 +355,7 @@ def test_words_for_a_terminal(planner: Planner, tmp_path: Path) -> None:
     assert run.code == 0
     assert "\x1b" not in run.out
     for words in (
-        "traffic as planned: 32 in flight, 1024 tokens in, 256 out",
+        "traffic as planned: 1024 tokens in, 256 out, 32 in flight",
         "TPOT",
         "flagged",
         "- output is 50 % of predicted",

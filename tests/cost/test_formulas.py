@@ -12,7 +12,7 @@ import pint
 import pytest
 
 import planner.cost
-from planner.cost import attention, collectives, gemm, memory, pipeline, point_to_point, serving
+from planner.cost import attention, collectives, gemm, latency, memory, pipeline, point_to_point, serving
 from planner.cost.calibration import TtftFit
 from planner.cost.formula import REGISTRY, formula
 
@@ -60,8 +60,11 @@ def test_every_formula_says_where_it_comes_from_and_shows_an_example(name: str) 
         (pipeline.fill_drain_makespan, ([TIME, TIME], 4), "[time]"),
         (pipeline.decode_period, ([TIME, TIME], 4, TIME), "[time]"),
         (pipeline.prompt_makespan, (TIME, TIME, 0.5), "[time]"),
-        (serving.time_per_output_token, (TIME, TIME, 8, 256), "[time]"),
-        (serving.time_to_first_token, (TIME, TIME, TIME, 8, TtftFit(TIME, 1.3, 0.1, 1.0)), "[time]"),
+        (serving.time_per_output_token, (TIME, TIME, 0.1), "[time]"),
+        (serving.time_to_first_token, (TIME, TIME, TtftFit(TIME, 1.3, 0.1, 1.0)), "[time]"),
+        (serving.burst_wait, (TIME, 8, TtftFit(TIME, 1.3, 0.1, 1.0)), "[time]"),
+        (latency.burst_quantile, (TIME, 0.9), "[time]"),
+        (latency.token_time_spread, (TIME, 8, 256), "[time]"),
         (serving.saturation_wait, (96, 64, TIME), "[time]"),
         (serving.throughput, (8, TIME, TIME, 256), "1 / [time]"),
         (serving.kv_transfer, (4096, SIZE, RATE, 4), "[time]"),

@@ -1,0 +1,77 @@
+"""The traffic that was asked for, and how its requests fare, in words and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.core.estimate import Percentiles, Serving
+from planner.core.workload import Workload
+from planner.render import text
+
+
+def words(workload: Workload) -> str:
+    """Lengths and load: ``1024 tokens in, 256 out, 32 in flight``."""
+    found = f", {workload.cached_share:.4g} of them cached" if workload.cached_share else ""
+    return f"{workload.input_tokens} tokens in{found}, {workload.output_tokens} out, {workload.traffic}"
+
+
+def document(workload: Workload) -> dict[str, Any]:
+    """Lengths and load; ``concurrency`` is null where every plan has its own."""
+    given = workload.load in {"concurrency", "batch"}
+    return {
+        "input_tokens": workload.input_tokens,
+        "output_tokens": workload.output_tokens,
+        "concurrency": workload.concurrency if given else None,
+        "load": workload.load,
+        "request_rate": workload.request_rate if workload.load == "request-rate" else None,
+        "prefix_hit_rate": workload.cached_share,
+    }
+
+
+def targets(workload: Workload) -> dict[str, Any]:
+    """Targets, and for which share of the requests they are."""
+    return {
+        "ttft_target_s": workload.ttft_target,
+        "tpot_target_s": workload.tpot_target,
+        "target_percentile": workload.percentile,
+    }
+
+
+def serving_line(serving: Serving, workload: Workload) -> str:
+    """How requests fare, in one line."""
+    line = f"{serving.requests_per_second:.3g} requests a second"
+    if workload.load in {"full", "request-rate"}:
+        line = f"{_count(serving.in_flight)} in flight, {line}"
+    parts = [line]
+    if workload.load != "batch":
+        parts.append(
+            f"p90 and p99: TTFT {_two(serving.ttft)}, TPOT {_two(serving.tpot)}, inter-token latency {_two(serving.itl)}"
+        )
+    if serving.within_targets is not None and serving.goodput is not None:
+        parts.append(f"{text.percent(serving.within_targets)} within targets, {serving.goodput:.3g} good requests a second")
+    return "; ".join(parts)
+
+
+def serving_document(serving: Serving) -> dict[str, Any]:
+    """How requests fare."""
+    return {
+        "in_flight": serving.in_flight,
+        "requests_per_s": serving.requests_per_second,
+        "ttft_s": _percentiles(serving.ttft),
+        "tpot_s": _percentiles(serving.tpot),
+        "inter_token_latency_s": _percentiles(serving.itl),
+        "within_targets": serving.within_targets,
+        "goodput_requests_per_s": serving.goodput,
+    }
+
+
+def _percentiles(times: Percentiles) -> dict[str, float]:
+    return {"p50": times.p50, "p90": times.p90, "p99": times.p99}
+
+
+def _two(times: Percentiles) -> str:
+    return f"{text.duration(times.p90)} and {text.duration(times.p99)}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"

@@ -1,0 +1,114 @@
+"""How many requests are in flight where the workload does not say: as many as targets allow, or as a request rate brings about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from planner.core.estimate import Estimate
+from planner.core.plan import Infeasible, Plan
+from planner.core.workload import Workload
+from planner.cost.pricer import Pricer
+from planner.cost.replica import service_time
+from planner.units import Seconds
+
+REQUEST_RATE = "request-rate"
+
+
+def settled(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
+    """The same pricer with as many requests in flight as the plan settles at; or why it cannot keep up with the rate.
+
+    With targets and no load: the most that meets them, one to each replica where even that does not. At a request rate: the
+    fewest that a closed loop needs to answer as many.
+    """
+    workload = pricer.workload
+    if workload.load == "request-rate":
+        return _at_rate(pricer, plan)
+    if workload.load != "full" or not workload.has_targets:
+        return pricer
+    full = _priced(pricer, plan)
+    if isinstance(full, Infeasible) or not missed_targets(full, workload):
+        return pricer
+
+    def at(each: int) -> Pricer:
+        return pricer.at(each * plan.parallelism.data, "concurrency")
+
+    def misses(each: int) -> bool:
+        estimate = _priced(at(each), plan)
+        return isinstance(estimate, Infeasible) or bool(missed_targets(estimate, workload))
+
+    first_that_misses = _first(misses, math.ceil(full.serving.in_flight / plan.parallelism.data))
+    return at(max(1, first_that_misses - 1))
+
+
+def settled_estimate(pricer: Pricer, plan: Plan) -> Estimate | Infeasible:
+    """What a fully placed plan costs with as many requests in flight as it settles at."""
+    found = settled(pricer, plan)
+    return found if isinstance(found, Infeasible) else _priced(found, plan)
+
+
+def held_to_targets(estimate: Estimate, workload: Workload) -> dict[str, Seconds]:
+    """The times that targets are for, by name: means, or the percentile that is asked for."""
+    percentile, serving = workload.percentile, estimate.serving
+    if percentile is None:
+        return {"TTFT": estimate.ttft, "TPOT": estimate.tpot}
+    return {"TTFT": serving.ttft.at(percentile), "TPOT": serving.tpot.at(percentile)}
+
+
+def missed_targets(estimate: Estimate, workload: Workload) -> tuple[str, ...]:
+    """The targets that are not met, by name."""
+    held, targets = held_to_targets(estimate, workload), (workload.ttft_target, workload.tpot_target)
+    return tuple(name for (name, time), target in zip(held.items(), targets, strict=True) if target is not None and time > target)
+
+
+def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
+    rate, data = pricer.workload.request_rate, plan.parallelism.data
+    full = _priced(pricer.at(1, "full"), plan)
+    if isinstance(full, Infeasible):
+        return full
+    most = full.serving.requests_per_second
+    if most < rate:
+        return _overrun(plan, rate, most, f"with {full.serving.in_flight:.0f} in flight")
+
+    def enough(each: int) -> bool:
+        estimate = _priced(pricer.at(each * data, "concurrency"), plan)
+        return isinstance(estimate, Infeasible) or estimate.serving.requests_per_second >= rate
+
+    found = pricer.at(_first(enough, math.ceil(full.serving.in_flight / data)) * data)
+    estimate = _priced(found, plan)
+    if isinstance(estimate, Infeasible):
+        return estimate
+    if math.isinf(estimate.ttft):
+        return _overrun(plan, rate, data / _service(found, plan), "which is what its prompts take")
+    return found
+
+
+def _service(pricer: Pricer, plan: Plan) -> float:
+    """How long a prompt of the slowest replica keeps others out."""
+    strategy = pricer.strategy(plan.parallelism, plan.layer_partition, plan.limits, _used(plan))
+    assert not isinstance(strategy, Infeasible)
+    placed = pricer.placed(strategy)
+    metrics = placed.outcomes(plan.placement, placed.sharing(plan.placement), placed.exchange_of(plan.placement))[1]
+    return max(service_time(strategy, one.decode_period, one.riding) for one in metrics)
+
+
+def _overrun(plan: Plan, rate: float, most: float, why: str) -> Infeasible:
+    message = f"keeps up with {most:.3g} requests a second, {why}; asked for {rate:g}"
+    return Infeasible(plan.parallelism, REQUEST_RATE, have=most, need=rate, unit="requests/s", message=message)
+
+
+def _priced(pricer: Pricer, plan: Plan) -> Estimate | Infeasible:
+    return pricer.estimate(plan.parallelism, plan.layer_partition, plan.limits, plan.placement)
+
+
+def _used(plan: Plan) -> list[int]:
+    return [gpu for replica in plan.placement for group in replica for gpu in group]
+
+
+def _first(holds: Callable[[int], bool], most: int) -> int:
+    """The smallest number from 1 to ``most`` for which something holds that holds for all larger ones; ``most`` if none is known."""
+    low, high = 1, max(1, most)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return high
