@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from planner.core.hardware import GpuSpec
     from planner.core.model import ModelSpec
     from planner.core.plan import Infeasible
+    from planner.core.speculation import Speculation
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
+    from planner.search.disaggregation import Disaggregation
     from planner.search.rank import Ranked, Search
     from planner.search.recommendation import Recommendation
 
@@ -28,9 +30,10 @@ _QUANTISED = re.compile(r"(?i)(nv|mx)?fp[48]\b|int[48]\b|awq|gptq|w[48]a(8|16)")
 
 
 def prepare(
-    model: ModelSpec, topology: Topology, workload: Workload, engine: str, objective: Objective
+    model: ModelSpec, topology: Topology, workload: Workload, engine: str, objective: Objective, release: str = ""
 ) -> tuple[Engine, Search, Topology, tuple[str, ...]]:
-    """The engine, a search over what it can run, the topology with its bandwidths, and what to warn of.
+    """The engine, a search over what it can run (in an older ``release`` where one is named), the topology with its bandwidths, and
+    what to warn of.
 
     Raises ``BadInput`` for an unknown engine or GPU.
     """
@@ -40,9 +43,10 @@ def prepare(
     from planner.search.rank import Search
 
     chosen = find_engine(engine)
+    _refuse_guessing(model, workload.speculation, chosen)
     equipped, specs = equip_with_rates(topology)
     model = _in_half(model, specs.values())
-    pricer = Pricer(equipped, specs, model, workload, chosen.traits, load_calibration())
+    pricer = Pricer(equipped, specs, model, workload, chosen.traits.at(release), load_calibration())
     return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
 
 
@@ -72,6 +76,20 @@ def diagnose(topology: Topology) -> tuple[Finding, ...]:
         with contextlib.suppress(BadInput):  # a name that nobody knows has no data sheet
             specs[name] = load_gpu(name)
     return (*dict.fromkeys(topology.findings), *conclude(topology, specs, load_link_rates()))
+
+
+def _refuse_guessing(model: ModelSpec, speculation: Speculation | None, engine: Engine) -> None:
+    """Raise ``BadInput`` where the engine, or the model, cannot guess tokens that way."""
+    if speculation is None:
+        return
+    traits = engine.traits
+    if speculation.method not in traits.speculation:
+        known = " or ".join(sorted(traits.speculation))
+        hint = f"{traits.name} guesses by {known}" if known else "take another engine"
+        raise BadInput(f"{traits.name} does not guess tokens by {speculation.method}", path="--speculative", hint=hint)
+    if speculation.method == "mtp" and not model.prediction_layers:
+        hint = "--speculative eagle3 takes a layer trained for the model, ngram looks words up in the prompt"
+        raise BadInput(f"{model.name} has no multi-token-prediction layers", path="--speculative", hint=hint)
 
 
 def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:
@@ -117,6 +135,7 @@ def answered(
 ) -> Recommendation:
     """What a search found as an answer: the first ``top`` plans with launches and reasons, what does not run or fit, warnings."""
     from planner.deploy.shell import command_line
+    from planner.search.load import maximum
     from planner.search.reasons import plan_reasons, reasons
     from planner.search.recommendation import Recommendation, Recommended
 
@@ -127,7 +146,8 @@ def answered(
         commands = tuple(command_line(process) for process in launch.processes)
         shared = one.estimate.communication.shared_link
         assumptions = (*one.estimate.assumptions, *((str(shared),) if shared else ()))
-        plans.append(Recommended(place + 1, one, launch, commands, plan_reasons(search, ranked, place), assumptions))
+        why, most = plan_reasons(search, ranked, place), maximum(pricer, one.plan)
+        plans.append(Recommended(place + 1, one, launch, commands, why, assumptions, most))
     return Recommendation(
         topology=topology,
         model=pricer.model,
@@ -146,3 +166,39 @@ def _missed_targets(workload: Workload, ranked: Sequence[Ranked]) -> tuple[str, 
     if not ranked or not ranked[0].missed(workload):
         return ()
     return (f"no plan meets the targets; the first misses {' and '.join(ranked[0].missed(workload))}",)
+
+
+def disaggregated(engine: Engine, search: Search, topology: Topology, warnings: tuple[str, ...], top: int) -> Disaggregation:
+    """The best ``top`` pairs of a prefill and a decode pool with their launches, beside the best plan without pools."""
+    from planner.deploy.shell import command_line
+    from planner.engines.pools import handover_rules, launch_pair
+    from planner.search.disaggregation import Disaggregation, PlannedPair, assumed, gain_of, reasons
+    from planner.search.pools import PoolSearch
+    from planner.search.without_pools import best_without
+
+    rules, pricer = handover_rules(engine.traits.name), search.pricer
+    found = PoolSearch(search, rules).best(top)
+    aggregated = best_without(search)
+    pairs = []
+    for place, pair in enumerate(found.ranked):
+        launch = launch_pair(engine, pair, pricer.model, topology, pricer.workload.input_tokens)
+        prefill, decode, router = (
+            tuple(command_line(process) for process in one.processes) for one in (launch.prefill, launch.decode, launch.router)
+        )
+        pairs.append(PlannedPair(place + 1, pair, launch, (prefill, decode, router)))
+    missed = found.ranked[0].missed if found.ranked else ()
+    unmet = (f"no pair meets the targets; the first misses {' and '.join(missed)}",) if missed else ()
+    return Disaggregation(
+        topology=topology,
+        model=pricer.model,
+        workload=pricer.workload,
+        engine=engine.traits,
+        rules=rules,
+        pairs=tuple(pairs),
+        aggregated=aggregated,
+        gain=gain_of(found.ranked, aggregated),
+        reasons=reasons(search, found, aggregated, rules),
+        warnings=(*warnings, *unmet),
+        assumptions=assumed(rules),
+        considered=found.considered,
+    )

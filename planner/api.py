@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.answering import answered, diagnose, equip_with_rates, prepare
+from planner.answering import answered, diagnose, disaggregated, equip_with_rates, prepare
 from planner.checkpoints import load_model
 from planner.errors import BadInput, PlannerError, Unavailable
 from planner.machines import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from planner.deploy.target import Job, Output
     from planner.graph.difference import Change
     from planner.importing import ImportedPlan
+    from planner.search.disaggregation import Disaggregation
     from planner.search.fit import Remedy
     from planner.search.judgement import Judgement
     from planner.search.rank import Ranked
@@ -79,6 +80,14 @@ def estimate(
     if isinstance(outcome, Infeasible):
         return answered(chosen, search, equipped, (), (outcome,), warnings, 1)
     return answered(chosen, search, equipped, (outcome,), (), warnings, 1)
+
+
+def disaggregate(
+    model: ModelSpec, topology: Topology, workload: Workload, *, engine: str = "vllm", top: int = 3
+) -> Disaggregation:
+    """The machine divided into a prefill pool and a decode pool: the best ``top`` pairs with launches, beside the best plan without."""
+    chosen, search, equipped, warnings = prepare(model, topology, workload, engine, "throughput")
+    return disaggregated(chosen, search, equipped, warnings, top)
 
 
 def explain(
@@ -263,10 +272,12 @@ def validate_benchmark(path: Path, saved: SavedPlan) -> BenchmarkAnswer:
 
 
 def priced(
-    model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str
+    model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str, release: str = ""
 ) -> Ranked | Infeasible:
-    """One configuration, placed as well as can be, and what it costs; without launches and reasons."""
-    return prepare(model, topology, workload, engine, "throughput")[1].one(parallelism)
+    """One configuration, placed as well as can be, and what it costs; without launches and reasons. ``release`` is of the engine
+    where it is not the newest.
+    """
+    return prepare(model, topology, workload, engine, "throughput", release)[1].one(parallelism)
 
 
 def calibrate(
@@ -347,6 +358,7 @@ __all__ = [
     "check_plan",
     "compare",
     "diagnose",
+    "disaggregate",
     "document_text",
     "emit",
     "emit_plan",

@@ -113,7 +113,7 @@ def plan_from(imported: Imported, model: ModelSpec, topology: Topology, defaults
 
     first = imported.processes[0]
     placement = _placement(imported, topology)
-    degrees = Parallelism(first.tensor, first.pipeline, len(placement), first.expert, first.decode_context)
+    degrees = Parallelism(first.tensor, first.pipeline, len(placement), first.expert, first.decode_context, first.prefill_context)
     traits = find_engine(imported.engine).traits
     if not traits.spans_hosts and any(len(by_host(topology, replica)) > 1 for replica in placement):
         hint = f"{traits.name} keeps a replica on one host"
@@ -140,17 +140,15 @@ def _placement(imported: Imported, topology: Topology) -> Placement:
     replicas = []
     for number, members in enumerate(engines):
         first = members[0]
-        per_replica = first.tensor * first.pipeline
+        per_replica = first.tensor * first.prefill_context * first.pipeline
         ranks: list[int] = []
         hosts = _hosts_wanted(engines[:number], members, topology)
         for one, host in zip(members, hosts, strict=True):
             share = (one.local * per_replica) if one.local else per_replica * first.data // len(members)
             ranks += _take(topology, free, one, share, host)
         replicas += [ranks[start : start + per_replica] for start in range(0, per_replica * first.data, per_replica)]
-    return tuple(
-        tuple(tuple(ranks[stage * first.tensor : (stage + 1) * first.tensor]) for stage in range(first.pipeline))
-        for ranks in replicas
-    )
+    size = imported.processes[0].tensor * imported.processes[0].prefill_context
+    return tuple(tuple(tuple(ranks[stage * size : (stage + 1) * size]) for stage in range(first.pipeline)) for ranks in replicas)
 
 
 def _by_engine(processes: Sequence[Understood]) -> list[list[Understood]]:

@@ -1,258 +1,280 @@
 """Fit the kernel constants of planner/data/calibration/kernels.yaml from measured tables.
 
     python scripts/fit_kernels.py DATA_FOLDER --date YYYY-MM-DD > planner/data/calibration/kernels.yaml
+    python scripts/fit_kernels.py DATA_FOLDER --leave-one-out
 
-DATA_FOLDER holds gemm.csv, attention.csv, moe.csv and moe_a2a.csv. Rows with a flag are left out. The fit is deterministic: a
-coordinate search that minimises the mean absolute logarithm of predicted over measured. What is printed beside the constants is
-leave-one-system-out: fitted on all other machines, graded on the one left out; ``left_out_error`` averages over machines,
-``low`` and ``high`` are measured over predicted, where nine of ten rows lie with every machine counted alike.
+DATA_FOLDER holds gemm.csv, attention.csv, moe.csv and moe_a2a.csv. Rows with a flag are left out, and the kernels of
+``kernel_rows.LEFT_OUT``. The fit is deterministic: a coordinate search that minimises the mean absolute logarithm of predicted over
+measured, every machine counted alike. What is printed beside the constants is leave-one-system-out: fitted on all other machines,
+graded on the one left out; ``left_out_error`` averages over machines, ``low`` and ``high`` are measured over predicted, where nine of
+ten rows lie with every machine counted alike. With --leave-one-out it says the error on every machine instead.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import math
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from residuals import quantile
+from kernel_rows import GEMM, MOE, POPULARITY, Row, decode_rows, exchange_rows, gemm_rows, moe_rows, prefill_rows
+from residuals import grade_or_write, quantile
 
-from planner.core.hardware import GpuSpec
-from planner.core.quantization import FORMATS
-from planner.cost.exchanges import exchange_name, exchanged_bytes
+from planner.cost.attention import short_prompts
 from planner.cost.gemm import smooth
-from planner.cost.moe import distinct_experts, expert_imbalance, routed_bytes
-from planner.documents.hardware import load_gpu
 
-Row = tuple[str, float, tuple[float, ...]]
-"""System, measured seconds, features."""
-
-GEMM = {
-    "bf16": (("bfloat16", "float16"), 2.0),
-    "fp8": (("fp8",), FORMATS["fp8"].bytes_per_weight),
-    "fp8-block": (("fp8_block",), FORMATS["fp8-block"].bytes_per_weight),
-    "int8": (("sq",), FORMATS["int8"].bytes_per_weight),
-    "nvfp4": (("nvfp4",), FORMATS["nvfp4"].bytes_per_weight),
-    "awq": (("int4_wo",), FORMATS["awq"].bytes_per_weight),
-}
-MOE = {
-    "bf16": (("bfloat16",), 2.0),
-    "fp8": (("fp8",), 1.0),
-    "fp8-block": (("fp8_block",), FORMATS["fp8-block"].bytes_per_weight),
-    "nvfp4": (("nvfp4",), FORMATS["nvfp4"].bytes_per_weight),
-    "awq": (("int4_wo",), FORMATS["awq"].bytes_per_weight),
-    "mxfp4": (("w4a16_mxfp4", "w4a8_mxfp4_mxfp8"), FORMATS["mxfp4"].bytes_per_weight),
-}
-"""By weight format: what the tables call it, and bytes a weight."""
-DEQUANTISING = {
-    ("w4a16_mxfp4", "sglang_fused_moe_triton"),
-    ("w4a16_mxfp4", "vllm_mxfp4_moe"),
-    ("w4a16_mxfp4", "moe_torch_flow"),
-}
-"""Kernels that unpack weights first, two to ten times slower, where engines have had better ones since: left out."""
-SKEW = 0.85
-SHARPNESS, BLUNTEST = 3, 0.8
-"""The place of the sharpness among the constants of experts, and the least it may be: below, times would more than add up."""
-OUTPUTS = 4
-"""Bytes in and out of attention for every element of the queries, 16 bit each way."""
-UNITS = {"launch": (1e6, "us"), "loop": (1e9, "ns")}
+Parameters = Sequence[float]
+Fields = dict[str, float]
+UNITS = {"launch": (1e6, "us"), "loop": (1e9, "ns"), "context": (1e9, "ns"), "elements": (1e6, "us")}
+TIMED_APART = ("fp8", "nvfp4")
+"""Formats in which TensorRT-LLM's products are timed with more launches than others'. Its steps do not take as much longer, so the
+tables are predicted with constants of engines, and steps with those of all engines together.
+"""
+QUANTISED = frozenset({"fp8", "fp8-block", "int8", "nvfp4"})
+"""Formats whose inputs are quantised before a product."""
 
 
-OTHER_VENDORS = {"b60"}
-"""Systems whose kernels are not CUDA's: left out."""
+@dataclass(frozen=True)
+class Form:
+    """How a time depends on features: ``entries`` says which constants make up the entries that it yields, by what they are for.
+
+    Constants that start at zero stay there. ``family`` names machines with constants of their own if their entries start with it.
+    """
+
+    time: Callable[[Parameters, Sequence[float]], float]
+    start: list[float]
+    ceilings: list[float]
+    entries: Callable[[Parameters], Mapping[str, Fields]]
+    floors: list[float] = field(default_factory=list)
+    family: str = ""
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return [row for row in csv.DictReader(stream) if not row.get("flag") and row["system"] not in OTHER_VENDORS]
+def product(parameters: Parameters, features: Sequence[float]) -> float:
+    """The smooth roofline of a matrix product; ``fill`` in GFLOP, ``more`` launches in TensorRT-LLM."""
+    launch, memory, compute, sharpness, loop, traffic, fill, more = parameters
+    moved, work, inputs, passed, rate, own = features
+    busy = smooth(moved / memory, (work + fill * 1e9 / rate) / compute, sharpness)
+    return launch + own * more + loop * inputs + traffic * passed + busy
 
 
-def gemm_rows(folder: Path, quant: str, math_dtype: str, weight_bytes: float) -> list[Row]:
-    rows: list[Row] = []
-    for row in read(folder / "gemm.csv"):
-        if row["quant"] == quant:
-            gpu = load_gpu(row["gpu"])
-            m, n, k = (int(row[name]) for name in ("m", "n", "k"))
-            moved = weight_bytes * n * k + 2 * m * (n + k)
-            features = moved / gpu.memory_bandwidth, 2 * m * n * k / gpu.rate(math_dtype), k
-            rows.append((row["system"], float(row["time_us"]) * 1e-6, features))
-    return rows
+def product_entries(parameters: Parameters) -> dict[str, Fields]:
+    launch, memory, compute, sharpness, loop, traffic, fill, more = parameters
+    shared = {"memory": memory, "compute": compute, "sharpness": sharpness, "loop": loop, "traffic": traffic, "fill": fill}
+    if not more:
+        return {"": {"launch": launch, **shared}}
+    others = {"launch": launch, **shared}
+    return {"@sglang": others, "@vllm": others, "@tensorrt-llm": {"launch": launch + more, **shared}}
 
 
-def attention_rows(folder: Path, phase: str) -> list[Row]:
-    rows: list[Row] = []
-    for row in read(folder / "attention.csv"):
-        if row["phase"] != phase or row["dtype"] != "bfloat16":
-            continue
-        gpu = load_gpu(row["gpu"])
-        batch, seq, heads, kv_heads, size = (
-            int(float(row[name])) for name in ("batch", "seq", "n_heads", "n_kv_heads", "head_dim")
-        )
-        if phase == "decode":
-            element = 1 if row["kv_dtype"] == "fp8" else 2
-            features: tuple[float, ...] = (2 * batch * kv_heads * size * seq * element / gpu.memory_bandwidth,)
-        else:
-            work = 2 * batch * heads * size * seq * seq / gpu.half_precision
-            features = work, batch * seq * heads * size * OUTPUTS / gpu.memory_bandwidth
-        rows.append((row["system"], float(row["time_us"]) * 1e-6, features))
-    return rows
+def products(name: str, *, apart: bool = False) -> Form:
+    quantised = name in QUANTISED
+    start = [5e-6, 0.85, 0.6, 3.0, 4e-10, 2.0 if quantised else 0.0, 0.0 if quantised else 1.0, 5e-6 if apart else 0.0]
+    return Form(product, start, [1e-3, 0.97, 0.97, 8.0, 1e-8, 20.0, 100.0, 1e-3], product_entries)
 
 
-def moe_rows(folder: Path, quant: str, math_dtype: str, weight_bytes: float) -> list[Row]:
-    rows: list[Row] = []
-    for row in read(folder / "moe.csv"):
-        if row["quant"] != quant or (quant, row["kernel"]) in DEQUANTISING:
-            continue
-        gpu: GpuSpec = load_gpu(row["gpu"])
-        tokens, hidden, inter, top_k, experts, tp, ep = (
-            int(float(row[name])) for name in ("tokens", "hidden", "inter", "topk", "experts", "moe_tp", "moe_ep")
-        )
-        skewed = row["distribution"] != "balanced"
-        uneven = expert_imbalance(experts, top_k, tokens, ep)
-        touched = distinct_experts(experts, top_k, tokens * (SKEW if skewed else 1.0)) / ep
-        weights = 3 * hidden * inter / tp
-        features = (
-            min(experts / ep, touched * uneven) * weights * weight_bytes / gpu.memory_bandwidth,
-            2 * tokens * top_k / ep * uneven * weights / gpu.rate(math_dtype),
-            routed_bytes(tokens, top_k, ep, hidden) / gpu.memory_bandwidth,
-        )
-        rows.append((row["system"], float(row["time_us"]) * 1e-6, features))
-    return rows
-
-
-def exchange_rows(folder: Path) -> dict[str, list[Row]]:
-    """Dispatches and combines by library, phase and dtype: the bytes that leave a rank over its NVLinks' line rate."""
-    found: dict[str, list[Row]] = defaultdict(list)
-    for row in read(folder / "moe_a2a.csv"):
-        gpu = load_gpu(row["gpu"])
-        if row["n_nodes"] != "1" or gpu.peer_links is None:
-            continue
-        size = exchanged_bytes(*(int(row[name]) for name in ("tokens_per_rank", "topk", "ep", "hidden")))
-        name = exchange_name(row["impl"], row["phase"], row["dtype"])
-        found[name].append((row["system"], float(row["time_us"]) * 1e-6, (size / gpu.peer_links.bandwidth,)))
-    return found
-
-
-def product(parameters: Sequence[float], features: Sequence[float]) -> float:
-    """The smooth roofline of a matrix product: launch, memory, compute, sharpness, and what each input costs."""
-    launch, memory, compute, sharpness, loop = parameters
-    return launch + loop * features[2] + smooth(features[0] / memory, features[1] / compute, sharpness)
-
-
-def grouped(parameters: Sequence[float], features: Sequence[float]) -> float:
+def grouped(parameters: Parameters, features: Sequence[float]) -> float:
     """The same of experts: beside it what routed tokens take to go in and out of memory."""
     launch, memory, compute, sharpness, traffic = parameters
     return launch + traffic * features[2] + smooth(features[0] / memory, features[1] / compute, sharpness)
 
 
-def line(parameters: Sequence[float], features: Sequence[float]) -> float:
+EXPERTS = Form(
+    grouped,
+    [2e-5, 0.8, 0.3, 1.5, 1.0],
+    [1e-3, 0.97, 0.97, 8.0, 10.0],
+    lambda found: {"": dict(zip(("launch", "memory", "compute", "sharpness", "traffic"), found, strict=True))},
+    floors=[0.0, 0.0, 0.0, 0.8, 0.0],  # below a sharpness of 0.8 both times would more than add up
+)
+
+
+def one_token(parameters: Parameters, features: Sequence[float]) -> float:
+    """A launch, every position of the context, the bytes of the cache."""
+    launch, efficiency, context, narrow, more = parameters
+    moved, seen, eight, own = features
+    return launch + own * more + context * seen + moved / (narrow if eight else efficiency)
+
+
+def one_token_entries(parameters: Parameters) -> dict[str, Fields]:
+    launch, efficiency, context, narrow, more = parameters
+    return {
+        "": {"launch": launch, "efficiency": efficiency, "context": context},
+        "@8-bit": {"launch": launch, "efficiency": narrow, "context": context},
+        "@sglang@8-bit": {"launch": launch + more, "efficiency": narrow, "context": context},
+    }
+
+
+DECODE = Form(one_token, [1e-5, 0.85, 1.5e-10, 0.8, 5e-6], [1e-3, 0.97, 1e-6, 0.97, 1e-3], one_token_entries, family="@blackwell")
+
+
+def prompt(parameters: Parameters, features: Sequence[float]) -> float:
+    """A launch, every element of the queries, causal arithmetic; all of it slower in TensorRT-LLM, and from an 8-bit cache."""
+    launch, efficiency, elements, short, steepness, own, narrow, products = parameters
+    work, millions, length, owned, in_eight, from_eight = features
+    factor = (own if owned else 1.0) * (narrow if from_eight else 1.0)
+    rate = products if in_eight else efficiency
+    return factor * (launch + elements * millions + work / rate * short_prompts(length, short, steepness))
+
+
+def prompt_entries(parameters: Parameters) -> dict[str, Fields]:
+    launch, efficiency, elements, short, steepness, own, narrow, products = parameters
+
+    def slower(factor: float, rate: float) -> Fields:
+        found = {"launch": launch * factor, "efficiency": rate / factor, "elements": elements * factor}
+        return {**found, "short": short, "steepness": steepness}
+
+    in_eight = slower(own, products)
+    return {
+        "": slower(1.0, efficiency),
+        "@8-bit": slower(narrow, efficiency),
+        "@tensorrt-llm": slower(own, efficiency),
+        "@hopper@tensorrt-llm@8-bit": in_eight,
+        "@blackwell@tensorrt-llm@8-bit": in_eight,
+    }
+
+
+PREFILL = Form(
+    prompt,
+    [1.3e-5, 0.65, 1.8e-6, 4000.0, 0.3, 1.25, 1.1, 0.85],
+    [1e-3, 0.97, 1e-3, 1e5, 3.0, 3.0, 3.0, 2.0],
+    prompt_entries,
+)
+
+
+def line(parameters: Parameters, features: Sequence[float]) -> float:
     """a0 + work / e."""
     return parameters[0] + features[0] / parameters[1]
 
 
-def prompt(parameters: Sequence[float], features: Sequence[float]) -> float:
-    """Launch and memory traffic against arithmetic, smoothly."""
-    launch, efficiency, sharpness, traffic = parameters
-    return smooth(launch + traffic * features[1], features[0] / efficiency, sharpness)
+SENDS = Form(line, [5e-5, 0.5], [1e-2, 20.0], lambda found: {"": dict(zip(("launch", "efficiency"), found, strict=True))})
 
 
-def error(model: Callable[..., float], parameters: Sequence[float], rows: list[Row]) -> float:
-    return sum(abs(math.log(model(parameters, features) / time)) for _, time, features in rows) / len(rows)
+def fit(form: Form, rows: Sequence[Row]) -> list[float]:
+    """The constants of least error, one after the other by ever smaller factors."""
+    sizes = Counter(row.system for row in rows)
+    weighed = [(row.features, row.seconds, 1 / (len(sizes) * sizes[row.system])) for row in rows]
+    floors = form.floors or [0.0] * len(form.start)
 
+    def error(parameters: Parameters) -> float:
+        return sum(weight * abs(math.log(form.time(parameters, features) / time)) for features, time, weight in weighed)
 
-def fit(model: Callable[..., float], start: list[float], ceilings: list[float], rows: list[Row]) -> list[float]:
-    parameters, best, step = list(start), error(model, start, rows), 1.3
+    parameters, best, step = list(form.start), error(form.start), 1.3
     while step > 1.004:
         moved = False
-        for place in range(len(parameters)):
+        for place, (floor, ceiling) in enumerate(zip(floors, form.ceilings, strict=True)):
             for factor in (step, 1 / step):
                 trial = list(parameters)
-                trial[place] = min(trial[place] * factor, ceilings[place])
-                if place == SHARPNESS and model is grouped:
-                    trial[place] = max(trial[place], BLUNTEST)
-                got = error(model, trial, rows)
-                if got < best - 1e-9:
+                trial[place] = max(floor, min(trial[place] * factor, ceiling))
+                if trial != parameters and (got := error(trial)) < best - 1e-9:
                     parameters, best, moved = trial, got, True
         if not moved:
             step = math.sqrt(step)
     return parameters
 
 
-def ratios_left_out(
-    model: Callable[..., float], start: list[float], ceilings: list[float], rows: list[Row]
-) -> dict[str, list[float]]:
-    """Measured over predicted by system, every system predicted with constants fitted on the others."""
-    systems = sorted({system for system, _, _ in rows})
-    found: dict[str, list[float]] = {}
+def fits(form: Form, rows: Sequence[Row]) -> dict[str, list[float]]:
+    """The constants of all machines and, if there are such, of the family's own."""
+    own = [row for row in rows if form.family and row.entry.startswith(form.family)]
+    return {"": fit(form, rows), **({form.family: fit(form, own)} if own else {})}
+
+
+def seconds(form: Form, found: Mapping[str, list[float]], row: Row) -> float:
+    own = form.family if form.family and row.entry.startswith(form.family) else ""
+    return form.time(found.get(own) or found[""], row.features)
+
+
+def ratios_left_out(form: Form, rows: Sequence[Row]) -> list[tuple[Row, float]]:
+    """Measured over predicted, every system predicted with constants fitted on the others."""
+    found: list[tuple[Row, float]] = []
+    systems = sorted({row.system for row in rows})
     for system in systems if len(systems) > 1 else ():
-        parameters = fit(model, start, ceilings, [row for row in rows if row[0] != system])
-        found[system] = [time / model(parameters, features) for name, time, features in rows if name == system]
+        constants = fits(form, [row for row in rows if row.system != system])
+        found += [(row, row.seconds / seconds(form, constants, row)) for row in rows if row.system == system]
     return found
 
 
-def entry(parameters: Sequence[float], names: Sequence[str], rows: list[Row], apart: Mapping[str, Sequence[float]]) -> str:
-    fields = []
-    for name, value in zip(names, parameters, strict=True):
-        unit = UNITS.get(name)
-        fields.append(f"{name}: {value * unit[0]:.3g} {unit[1]}" if unit else f"{name}: {value:.3f}")
-    fields += [f"rows: {len(rows)}", f"systems: {len({row[0] for row in rows})}"]
-    if apart:
-        errors = [sum(abs(1 / ratio - 1) for ratio in ratios) / len(ratios) for ratios in apart.values()]
-        weighed = sorted((ratio, 1 / len(ratios)) for ratios in apart.values() for ratio in ratios)
-        low, high = quantile(weighed, 0.05), quantile(weighed, 0.95)
-        fields += [f"left_out_error: {sum(errors) / len(errors):.3f}", f"low: {min(1, low):.3f}", f"high: {max(1, high):.3f}"]
-    else:
-        fields += ["left_out_error: null", "low: 0.5", "high: 2.0"]
-    return "{" + ", ".join(fields) + "}"
+def errors(ratios: Iterable[tuple[Row, float]]) -> dict[str, float]:
+    """Mean relative error by system."""
+    by_system: dict[str, list[float]] = defaultdict(list)
+    for row, ratio in ratios:
+        by_system[row.system].append(abs(1 / ratio - 1))
+    return {system: sum(found) / len(found) for system, found in by_system.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--date", required=True)
-    arguments = parser.parse_args()
-    folder: Path = arguments.folder
+def written(fields: Fields, rows: Sequence[Row], ratios: Sequence[tuple[Row, float]]) -> str:
+    shown = []
+    for name, value in fields.items():
+        if name in UNITS:
+            scale, unit = UNITS[name]
+            shown.append(f"{name}: {value * scale:.3g} {unit}")
+        elif value:
+            shown.append(f"{name}: {value:.0f}" if name == "short" else f"{name}: {value:.3f}")
+    shown += [f"rows: {len(rows)}", f"systems: {len({row.system for row in rows})}"]
+    if not ratios:
+        return "{" + ", ".join([*shown, "left_out_error: null", "low: 0.5", "high: 2.0"]) + "}"
+    sizes, each = Counter(row.system for row, _ in ratios), errors(ratios)
+    weighed = sorted((ratio, 1 / sizes[row.system]) for row, ratio in ratios)
+    low, high = quantile(weighed, 0.05), quantile(weighed, 0.95)
+    shown += [f"left_out_error: {sum(each.values()) / len(each):.3f}", f"low: {min(1, low):.3f}", f"high: {max(1, high):.3f}"]
+    return "{" + ", ".join(shown) + "}"
+
+
+def entries(name: str, form: Form, rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of all entries that rows are predicted with, and of those that others would be."""
+    ratios, constants = ratios_left_out(form, rows), fits(form, rows)
+    for own, parameters in constants.items():
+        for what, fields in form.entries(parameters).items():
+            entry = own + what
+            of = [row for row in rows if row.entry == entry]
+            graded = [(row, ratio) for row, ratio in ratios if row.entry == entry]
+            yield f"  {name}{entry}: {written(fields, of, graded)}\n"
+
+
+Section = tuple[str, list[tuple[str, Form, list[Row]]]]
+
+
+def sections(folder: Path) -> list[Section]:
+    """All forms with their rows, by section of the document."""
+    tables = [(name, products(name), gemm_rows(folder, name)) for name in GEMM]
+    apart = [(name, products(name, apart=True), gemm_rows(folder, name, apart=True)) for name in TIMED_APART]
+    return [
+        ("gemm", tables + apart),
+        ("moe", [(name, EXPERTS, moe_rows(folder, name)) for name in MOE]),
+        ("attention", [("decode", DECODE, decode_rows(folder)), ("prefill", PREFILL, prefill_rows(folder))]),
+        ("exchanges", [(name, SENDS, rows) for name, rows in sorted(exchange_rows(folder).items())]),
+    ]
+
+
+def report(found: list[Section]) -> None:
+    for title, forms in found:
+        for name, form, rows in forms:
+            if each := errors(ratios_left_out(form, rows)):
+                machines = ", ".join(f"{system} {error:.3f}" for system, error in each.items())
+                print(f"{title} {name}: {sum(each.values()) / len(each):.3f} ({machines})")
+
+
+def write(found: list[Section], date: str) -> None:
     out = sys.stdout.write
     out("# Written by scripts/fit_kernels.py; do not edit. Times of one kernel; efficiencies are shares of the data sheet.\n")
     out(
         "# left_out_error: mean relative error on a machine that was not in the fit; low, high: where nine of ten rows of it lay.\n"
     )
+    out("# fill: GFLOP at which a product's arithmetic is half as efficient as a large one's; elements: for a million.\n")
     out("schema_version: 1\n")
-    out(f'fitted: "{arguments.date}"\n')
+    out(f'fitted: "{date}"\n')
     out('source: "kernel tables of NVIDIA\'s aiconfigurator 0.12 and of Vidur (A100, H100, B200, GB200, L40S), unflagged rows"\n')
-    out(
-        f"# tokens whose choice of experts is as if independent, of those that the skewed routings of the tables send\nskew: {SKEW}\n"
-    )
-    products = (product, [4e-6, 0.8, 0.6, 2.5, 2e-10], [1e-3, 0.97, 0.97, 8.0, 1e-8])
-    experts = (grouped, [2e-5, 0.8, 0.3, 1.5, 1.0], [1e-3, 0.97, 0.97, 8.0, 10.0])
-    for title, reader, table, how, names in (
-        ("gemm", gemm_rows, GEMM, products, ("launch", "memory", "compute", "sharpness", "loop")),
-        ("moe", moe_rows, MOE, experts, ("launch", "memory", "compute", "sharpness", "traffic")),
-    ):
+    out(f"# variance of experts' loads, the mean being 1, under the skewed routings of the tables\npopularity: {POPULARITY}\n")
+    for title, forms in found:
+        if title == "exchanges":
+            out(
+                "# dispatch and combine of experts on one node: launch, and the share of the NVLinks' line rate that 16-bit tokens reach\n"
+            )
         out(f"{title}:\n")
-        for name, (quants, weight_bytes) in table.items():
-            rows = [row for quant in quants for row in reader(folder, quant, FORMATS[name].math, weight_bytes)]
-            out(f"  {name}: {entry(fit(*how, rows), names, rows, ratios_left_out(*how, rows))}\n")
-    out("attention:\n")
-    straight = (line, [8e-6, 0.8], [1e-3, 0.97])
-    smoothly = (prompt, [1e-5, 0.6, 0.6, 0.5], [1e-3, 0.97, 4.0, 20.0])
-    for phase, kind, called in (
-        ("decode", straight, ("launch", "efficiency")),
-        ("prefill", smoothly, ("launch", "efficiency", "sharpness", "traffic")),
-    ):
-        rows = attention_rows(folder, phase)
-        out(f"  {phase}: {entry(fit(*kind, rows), called, rows, ratios_left_out(*kind, rows))}\n")
-    out(
-        "# dispatch and combine of experts on one node: launch, and the share of the NVLinks' line rate that 16-bit tokens reach\n"
-    )
-    out("exchanges:\n")
-    sends = (line, [5e-5, 0.5], [1e-2, 20.0])
-    for name, rows in sorted(exchange_rows(folder).items()):
-        out(f"  {name}: {entry(fit(*sends, rows), ('launch', 'efficiency'), rows, ratios_left_out(*sends, rows))}\n")
+        for name, form, rows in forms:
+            for entry in entries(name, form, rows):
+                out(entry)
 
 
 if __name__ == "__main__":
-    main()
+    grade_or_write(__doc__, sections, report, write)

@@ -5,12 +5,14 @@
 
 DATA_FOLDER holds serving.csv; its closed-loop rows without a flag are used. Kernels, memory and wires are predicted as
 everywhere; what is fitted is small, and every engine's own:
-overheads   µs a layer with experts and ms a step, to the time per output token, by the mean size of the logarithm of
+overheads   µs a layer with experts and ms a step of every engine, and µs a sequence of all together, to the time per output token, by the mean size of the logarithm of
             predicted over measured (coordinate search; deterministic);
-ttft        base, share of the prompt, and share of the others' prefills before it, to the time to first token of runs that fit
-            in the KV cache, the same way;
+first_token base, share of the others' prefills before it, and what latent attention adds, to the time to first token of runs that
+            fit in the KV cache, the same way, apart for older releases of an engine (a share of the prompt's own time, fitted as
+            well, does no better on models left out: prompt and running step count whole);
 uncertainty measured over predicted, each model left out of the fit: from the 10th percentile of the groups' (model and machine)
-            lowest 5 % to the 90th percentile of their highest 5 %.
+            lowest 5 % to the 90th percentile of their highest 5 %; of static batches and maximum throughputs, on which nothing
+            is fitted, with the constants that ship: run the script twice where they change.
 With --leave-one-out it says instead how far off predictions are with the graded model, or GPU, left out.
 """
 
@@ -26,7 +28,6 @@ from pathlib import Path
 from residuals import grade_or_write
 
 from planner import api
-from planner.core.estimate import Estimate
 from planner.core.feed_forward import MoeMlp
 from planner.core.model import kinds
 from planner.core.plan import Infeasible
@@ -34,13 +35,22 @@ from planner.core.workload import Workload
 from planner.cost.accuracy import accuracy
 from planner.cost.calibration import TtftFit
 from planner.cost.serving import burst_wait, time_to_first_token
+from planner.cost.uncertainty import FITTED_ON
 from planner.documents.calibration import load_calibration
-from planner.documents.tables import TableRow, parse_table
+from planner.documents.tables import Table, TableRow, parse_table
 from planner.engines import engines
 from planner.errors import BadInput
+from planner.machines import load_gpu
+from planner.search.rank import Ranked
 from planner.units import Seconds
-from planner.validation.answering import FORMATS, Library, degrees_of, engine_of
+from planner.validation.answering import FORMATS, Library, degrees_of, engine_of, release_of
+from planner.validation.serving import LOADS, ServingRows
 
+SPEEDS = ("output_tokens_per_s", "total_tokens_per_s")
+RATES = (*SPEEDS, "e2e_latency_s")
+"""Columns that say a rate: tokens a second, or how long the same tokens took."""
+LATENT_APART = frozenset({"tensorrt-llm"})
+"""Engines whose prompts of latent attention start later than others: told apart where leaving models out proves it better."""
 FEWEST = 40
 """Runs of an engine below which the fit of all engines together stands for it."""
 
@@ -50,11 +60,14 @@ class Run:
     """A closed loop: what was measured in s (0 where it was not), and the parts of the prediction without any overhead."""
 
     engine: str
+    answering: str
     model: str
     gpu: str
+    latent: bool
     experts: bool
     moe_layers: int
     requests: float
+    running: int
     fits: bool
     tpot: float
     ttft: float
@@ -62,53 +75,108 @@ class Run:
     decode: float
     prompt: float
     chunks: int
+    riding: float
+    share: float
 
 
-def read(folder: Path) -> list[Run]:
-    """The runs whose model, machine and engine are known."""
+@dataclass(frozen=True)
+class Rate:
+    """A static batch, or a maximum throughput: measured over predicted output."""
+
+    load: str
+    model: str
+    gpu: str
+    vendor: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the table holds: closed loops, and rates of other loads."""
+
+    runs: Sequence[Run]
+    rates: Sequence[Rate]
+
+
+def read(folder: Path) -> Measured:
+    """The rows whose model, machine and engine are known."""
     table = parse_table((folder / "serving.csv").read_text("utf-8"), "serving.csv")
     library = Library(api.load_model, api.priced)
-    known: dict[tuple[object, ...], Estimate | None] = {}
+    return Measured(closed_loops(table, library), other_loads(table, library))
+
+
+def other_loads(table: Table, library: Library) -> list[Rate]:
+    """Rates of loads that nothing is fitted on, predicted with the constants as they ship."""
+    rows, rates = ServingRows(library), []
+    for row in table.rows:
+        load = LOADS.get(row.word("load_kind"))
+        if row.flagged or load is None or load == "concurrency":
+            continue
+        figures = rows.answer(row)
+        name = next((name for name in RATES if row.word(name)), None)
+        if isinstance(figures, str) or name is None:
+            continue
+        ratio = (figures[name].measured or 0.0) / figures[name].predicted
+        gpu = row.word("topology").split("x", 1)[1].split(":")[0]
+        rates.append(Rate(load, named(row), gpu, load_gpu(gpu).vendor, ratio if name in SPEEDS else 1 / ratio))
+    return rates
+
+
+def named(row: TableRow) -> str:
+    """The model of a row, by the last part of its name."""
+    return row.word("model").rsplit("/", 1)[-1]
+
+
+def closed_loops(table: Table, library: Library) -> list[Run]:
+    """Closed loops with the parts of their predictions."""
+    known: dict[tuple[object, ...], Ranked | None] = {}
     runs = []
     for row in table.rows:
         engine = engine_of(row.word("engine"))
         if row.flagged or row.word("load_kind") != "concurrency" or engine not in engines():
             continue
-        key = tuple(row.word(name) for name in ("topology", "model", "quant", "tp", "pp", "dp", "ep", "isl", "osl", "load"))
-        if (*key, engine) not in known:
-            known[*key, engine] = estimated(row, engine or "", library)
-        found = known[*key, engine]
+        key = tuple(
+            row.word(name) for name in ("topology", "model", "quant", "engine", "tp", "pp", "dp", "ep", "isl", "osl", "load")
+        )
+        if key not in known:
+            known[key] = estimated(row, library)
+        found = known[key]
         if found is not None:
             runs.append(run(row, engine or "", found, library))
     return runs
 
 
-def estimated(row: TableRow, engine: str, library: Library) -> Estimate | None:
+def estimated(row: TableRow, library: Library) -> Ranked | None:
     model, machine = library.model(row.word("model"), row.word("quant")), library.machine(row.word("topology"))
     if isinstance(model, str) or isinstance(machine, str) or row.word("quant") not in FORMATS:
         return None
     workload = Workload(round(row.number("isl")), round(row.number("osl")), row.count("load"))
     try:
-        found = library.estimate(model, machine, workload, degrees_of(row), engine)
+        found = library.estimate(model, machine, workload, degrees_of(row), row.word("engine"))
     except BadInput:
         return None
-    return None if isinstance(found, Infeasible) else found.estimate
+    return None if isinstance(found, Infeasible) else found
 
 
-def run(row: TableRow, engine: str, found: Estimate, library: Library) -> Run:
+def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
+    found, output = ranked.estimate, round(row.number("osl"))
     model = library.model(row.word("model"), row.word("quant"))
     assert not isinstance(model, str)
     moe_layers = sum(count for layer, count in kinds(model.layers) if isinstance(layer.mlp, MoeMlp))
     now = load_calibration().overheads[engine]
-    added = now.step + now.moe_layer * moe_layers
     each = row.count("load") / degrees_of(row).data
+    requests = min(math.ceil(each), found.max_concurrency)
+    added = now.of_step(requests) + now.moe_layer * moe_layers
     return Run(
         engine=engine,
-        model=row.word("model").rsplit("/", 1)[-1],
+        answering=engines()[engine].traits.at(release_of(row.word("engine"))).first_token,
+        latent=model.latent,
+        model=named(row),
         gpu=row.word("topology").split("x", 1)[1].split(":")[0],
         experts=moe_layers > 0,
         moe_layers=moe_layers,
         requests=min(each, found.max_concurrency),
+        running=requests,
         fits=each <= found.max_concurrency,
         tpot=float(row.word("tpot_ms") or 0) * 1e-3,
         ttft=float(row.word("ttft_ms") or 0) * 1e-3,
@@ -116,22 +184,29 @@ def run(row: TableRow, engine: str, found: Estimate, library: Library) -> Run:
         decode=found.decode.total - added,
         prompt=found.prefill.total - now.moe_layer * moe_layers * found.pipeline.prefill_micro_batches,
         chunks=found.pipeline.prefill_micro_batches,
+        riding=(found.tpot - found.decode.total) * output / (requests - 1) if requests > 1 else 0.0,
+        share=row.number("isl") / ranked.plan.limits.max_batched_tokens,
     )
 
 
-Overhead = tuple[float, float]
-"""s a layer with experts, s a step."""
+Overhead = tuple[float, float, float]
+"""s a layer with experts, s a step, s a sequence of it."""
+
+
+def added_to(one: Run, overhead: Overhead) -> float:
+    return overhead[0] * one.moe_layers + overhead[1] + overhead[2] * one.running
 
 
 def tpot_of(one: Run, overhead: Overhead) -> float:
-    return one.bare_tpot + overhead[0] * one.moe_layers + overhead[1]
+    return one.bare_tpot + added_to(one, overhead)
 
 
 def ttft_of(one: Run, overhead: Overhead, fit: Sequence[float]) -> float:
-    step = one.decode + overhead[0] * one.moe_layers + overhead[1]
+    step = one.decode + added_to(one, overhead)
     prompt = Seconds(one.prompt + overhead[0] * one.moe_layers * one.chunks)
-    constants = TtftFit(Seconds(fit[0]), fit[1], fit[2], 1.0)
-    return time_to_first_token(prompt, Seconds(step), constants) + burst_wait(prompt, one.requests, constants)
+    constants = TtftFit(Seconds(fit[0]), 1.0, fit[1], 1.0, Seconds(sum(fit[2:])))
+    alone = time_to_first_token(prompt, Seconds(step), constants, latent=one.latent)
+    return alone + burst_wait(Seconds(one.riding + one.share * step), one.requests, constants)
 
 
 def descend(error: Callable[[Sequence[float]], float], start: Sequence[float]) -> list[float]:
@@ -154,32 +229,45 @@ def off(pairs: Iterable[tuple[float, float]]) -> float:
     return sum(logs) / len(logs)
 
 
-def overhead_of(runs: Sequence[Run]) -> Overhead:
+def sequence_of(runs: Sequence[Run]) -> float:
+    """Seconds a sequence, of all engines together: apart, they are too few models to tell it from the rest."""
     timed = [one for one in runs if one.tpot > 0]
-    found = descend(lambda tried: off((tpot_of(one, (tried[0], tried[1])), one.tpot) for one in timed), (1e-5, 5e-4))
-    return found[0], found[1]
+    start = (1e-5, 5e-4, 5e-6)
+    return descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], tried[2])), one.tpot) for one in timed), start)[2]
+
+
+def overhead_of(runs: Sequence[Run], sequence: float) -> Overhead:
+    timed = [one for one in runs if one.tpot > 0]
+    found = descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], sequence)), one.tpot) for one in timed), (1e-5, 5e-4))
+    return found[0], found[1], sequence
 
 
 def ttft_fit(runs: Sequence[Run], overhead: Overhead) -> list[float]:
+    """Base, share of the others' prefills, and what latent attention adds."""
     timed = [one for one in runs if one.ttft > 0 and one.fits]
-    return descend(lambda tried: off((ttft_of(one, overhead, tried), one.ttft) for one in timed), (0.03, 1.0, 0.15))
+    apart = {one.answering for one in runs} <= LATENT_APART
+    start = (0.03, 0.15, 0.03) if apart else (0.03, 0.15)
+    found = descend(lambda tried: off((ttft_of(one, overhead, tried), one.ttft) for one in timed), start)
+    return found if apart else [*found, 0.0]
 
 
 @dataclass(frozen=True)
 class Fit:
-    """All constants, by engine."""
+    """All constants, by engine; ``ttft`` by engine and age."""
 
     overheads: Mapping[str, Overhead]
     ttft: Mapping[str, Sequence[float]]
 
 
 def fitted(runs: Sequence[Run]) -> Fit:
-    overheads, ttft = {}, {}
+    overheads, ttft, sequence = {}, {}, sequence_of(runs)
     for engine in sorted({one.engine for one in runs}):
         own = [one for one in runs if one.engine == engine]
         of = own if len(own) >= FEWEST else runs
-        overheads[engine] = overhead_of(of)
-        ttft[engine] = ttft_fit(of, overheads[engine])
+        overheads[engine] = overhead_of(of, sequence)
+        for name in sorted({one.answering for one in own}):
+            same = [one for one in own if one.answering == name]
+            ttft[name] = ttft_fit(same if len(same) >= FEWEST else of, overheads[engine])
     return Fit(overheads, ttft)
 
 
@@ -197,15 +285,17 @@ def left_out(runs: Sequence[Run], by: str) -> list[Answer]:
     for name in sorted({getattr(one, by) for one in runs}):
         rest = [one for one in runs if getattr(one, by) != name]
         constants = fitted(rest)
-        every = overhead_of(rest)
+        every = overhead_of(rest, sequence_of(rest))
+        everyones = ttft_fit(rest, every)
         for one in (one for one in runs if getattr(one, by) == name):
             overhead = constants.overheads.get(one.engine, every)
-            first = constants.ttft.get(one.engine) or ttft_fit(rest, every)
+            first = constants.ttft.get(one.answering) or constants.ttft.get(one.engine) or everyones
             found.append(Answer(one, tpot_of(one, overhead), ttft_of(one, overhead, first)))
     return found
 
 
-def report(runs: Sequence[Run]) -> None:
+def report(data: Measured) -> None:
+    runs = data.runs
     print(f"{'left out':<8} | figure | group | runs | mean | median | bias")
     for by in ("model", "gpu"):
         answers = left_out(runs, by)
@@ -217,7 +307,7 @@ def report(runs: Sequence[Run]) -> None:
                     groups["tpot", name].append((one.tpot, one.run.tpot))
             if one.run.ttft > 0 and one.run.fits:
                 load = "up to 8 in flight" if one.run.requests <= 8 else "more than 8"
-                for name in (one.run.engine, load):
+                for name in (one.run.answering, load):
                     groups["ttft", name].append((one.ttft, one.run.ttft))
         for (figure, name), pairs in sorted(groups.items()):
             grade = accuracy(pairs)
@@ -235,8 +325,8 @@ def at(values: Iterable[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, round(share * (len(ordered) - 1))))]
 
 
-def write(runs: Sequence[Run], date: str) -> None:
-    out = sys.stdout.write
+def write(data: Measured, date: str) -> None:
+    out, runs = sys.stdout.write, data.runs
     constants, answers = fitted(runs), left_out(runs, "model")
     out("# Written by scripts/fit_serving.py; do not edit. What engines add to their kernels, and the error bars.\n")
     out("schema_version: 1\n")
@@ -245,14 +335,16 @@ def write(runs: Sequence[Run], date: str) -> None:
         'source: "published closed-loop runs of vLLM, TensorRT-LLM and SGLang on H100 and B200 with NVSwitch, one pipeline stage"\n'
     )
     out("engines:\n")
-    for engine, (moe_layer, step) in constants.overheads.items():
-        base, share, queue = constants.ttft[engine]
+    for engine, (moe_layer, step, sequence) in constants.overheads.items():
         count = sum(one.engine == engine for one in runs)
         out(f"  {engine}:\n    runs: {count}\n")
-        out(f"    overhead: {{layer: 0 us, moe_layer: {moe_layer * 1e6:.2f} us, step: {step * 1e3:.3f} ms}}\n")
-        out(
-            f"    ttft: {{base: {base * 1e3:.2f} ms, prefill_factor: {share:.3f}, queue_share: {queue:.3f}, decode_factor: 1.0}}\n"
-        )
+        out(f"    overhead: {{layer: 0 us, moe_layer: {moe_layer * 1e6:.2f} us, step: {step * 1e3:.3f} ms, ")
+        out(f"sequence: {sequence * 1e6:.2f} us}}\n")
+    out("first_token:\n")
+    for name, (base, queue, latent) in constants.ttft.items():
+        count = sum(one.answering == name for one in runs)
+        out(f"  {name}: {{runs: {count}, base: {base * 1e3:.2f} ms, prefill_factor: 1.0, queue_share: {queue:.3f}, ")
+        out(f"decode_factor: 1.0, latent: {latent * 1e3:.2f} ms}}\n")
     out("# measured over predicted, the model left out of the fit\n")
     out("uncertainty:\n")
     tpot: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -262,10 +354,15 @@ def write(runs: Sequence[Run], date: str) -> None:
         if one.run.tpot > 0:
             tpot["moe" if one.run.experts else "dense"][group].append(one.run.tpot / one.tpot)
         if one.run.ttft > 0 and one.run.fits:
-            ttft[one.run.engine][group].append(one.run.ttft / one.ttft)
-    for title, table in (("tpot", tpot), ("ttft", ttft)):
+            ttft[one.run.answering][group].append(one.run.ttft / one.ttft)
+    speeds: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    vendors: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for rate in data.rates:
+        table = speeds[rate.load] if rate.vendor == FITTED_ON else vendors[rate.vendor]
+        table[rate.model, rate.gpu].append(rate.ratio)
+    for title, bars in (("tpot", tpot), ("ttft", ttft), ("rates", speeds), ("vendors", vendors)):
         out(f"  {title}:\n")
-        for name, groups in sorted(table.items()):
+        for name, groups in sorted(bars.items()):
             low, high = bar(groups)
             count = sum(map(len, groups.values()))
             out(f"    {name}: {{low: {low:.3f}, high: {high:.3f}, runs: {count}, groups: {len(groups)}}}\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from planner import api
 from planner.core.engine import EngineTraits, LaunchProcess
 from planner.core.model import ModelSpec
 from planner.core.plan import Parallelism, Plan
+from planner.core.speculation import Speculation
 from planner.core.topology import Topology
 from planner.core.workload import Workload
 from planner.documents.catalogue import find_model
 from planner.engines import find_engine
+from planner.search.disaggregation import Disaggregation
 from planner.search.recommendation import Recommendation
 
 ENGINES = ("vllm", "sglang")
@@ -34,10 +36,13 @@ class Question:
     checkpoint: str = ""
     online: str | None = None
     input_tokens: int = 1024
+    guess: Speculation | None = None
 
 
-def _at(tensor: int, pipeline: int = 1, data: int = 1, expert: int = 1, context: int = 1) -> tuple[Parallelism, ...]:
-    return (Parallelism(tensor, pipeline, data, expert, context),)
+def _at(
+    tensor: int, pipeline: int = 1, data: int = 1, expert: int = 1, context: int = 1, prompts: int = 1
+) -> tuple[Parallelism, ...]:
+    return (Parallelism(tensor, pipeline, data, expert, context, prompts),)
 
 
 QUESTIONS = (
@@ -85,6 +90,12 @@ QUESTIONS = (
     Question("deepseek-r1", "2x-dgx-h100", (*_at(8, 2, context=4), *_at(16, expert=16, context=16))),
     Question("kimi-k2", "2x8xH200-SXM5-141GB@8x400", _at(8, 2, 1, 8, 8)),
     Question("qwen3-235b-a22b-fp8", "dgx-h200", _at(8, expert=8, context=2)),
+    # tensor groups that split prompts
+    Question("deepseek-v3", "dgx-h200", (*_at(4, prompts=2), *_at(1, expert=8, prompts=8), *_at(2, data=2, expert=4, prompts=2))),
+    Question("deepseek-r1", "2x-dgx-h100", (*_at(8, prompts=2), *_at(4, expert=16, prompts=4))),
+    # tokens that are guessed
+    Question("llama-3.1-70b", "dgx-h100", (*_at(8), *_at(4, 2), *_at(4, data=2)), guess=Speculation("ngram", 5, 0.5)),
+    Question("deepseek-v3", "dgx-h200", (*_at(8), *_at(8, expert=8)), guess=Speculation("mtp", 1, 0.8)),
     # other families
     Question("deepseek-v3", "dgx-h200", (*_at(8), *_at(8, expert=8), *_at(1, data=8, expert=8), *_at(4, data=2, expert=8))),
     Question("deepseek-r1", "2x-dgx-h100", (*_at(8, 2), *_at(8, 2, 1, 8), *_at(8, data=2, expert=16), *_at(16, expert=16))),
@@ -117,6 +128,17 @@ QUESTIONS = (
     Question("llama-3.1-70b", "2x8xA100-SXM4-80GB@8x200", (*_at(4, 3), *_at(2, 6))),
     Question("qwen3-30b-a3b", "4x4xL40S@2x100", _at(8, data=2, expert=16)),
     Question("llama-3.1-70b", "gb200-tray"),
+)
+
+PAIRS = (
+    # two pools of one machine: hosts apart, hosts divided, heads regrouped, latents, windows, experts
+    Question("llama-3.1-8b", "dgx-h100"),
+    Question("llama-3.1-70b", "2x-dgx-h100", input_tokens=4096),
+    Question("llama-3.1-70b", "8x-a6000", checkpoint="awq"),
+    Question("qwen3-235b-a22b-fp8", "2x-dgx-h100"),
+    Question("deepseek-v3", "2x8xH200-SXM5-141GB@8x400"),
+    Question("gemma-3-27b", "dgx-h100"),
+    Question("llama-3.1-405b", "4x8xH100-SXM5-80GB@8x400"),
 )
 
 STORED: dict[str, dict[str, Any]] = {
@@ -161,10 +183,20 @@ def cases(folder: Path, engine: str) -> Iterator[Case]:
         for answer in _answers(question, model, topology, engine):
             for plan in answer.plans:
                 what = question.checkpoint or question.online or "as it is"
-                name = f"{question.model} ({what}) on {question.topology}: {plan.ranked.plan.parallelism}"
+                guessed = f", {question.guess.method}" if question.guess is not None else ""
+                name = f"{question.model} ({what}) on {question.topology}: {plan.ranked.plan.parallelism}{guessed}"
                 if name not in seen:
                     yield from _commands(name, plan.ranked.plan, plan.launch.processes, answer, traits, _dtype(question))
                 seen.add(name)
+    for question in PAIRS:
+        model = api.load_model(str(_stored(folder, question)), quant=question.online)
+        workload = Workload(input_tokens=question.input_tokens, load="full")
+        found = api.disaggregate(model, api.load_topology(question.topology), workload, engine=engine, top=2)
+        for pair in found.pairs:
+            for pool, launch in ((pair.pair.prefill, pair.launch.prefill), (pair.pair.decode, pair.launch.decode)):
+                name = f"{question.model} on {question.topology}, {pool.role} pool of #{pair.rank}: {pool.plan.parallelism}"
+                for case in _commands(name, pool.plan, launch.processes, found, traits, _dtype(question)):
+                    yield replace(case, kinds=case.kinds | {"pools"})
 
 
 def _dtype(question: Question) -> str:
@@ -176,7 +208,7 @@ def _dtype(question: Question) -> str:
 
 
 def _answers(question: Question, model: ModelSpec, topology: Topology, engine: str) -> Iterator[Recommendation]:
-    workload = Workload(input_tokens=question.input_tokens)
+    workload = Workload(input_tokens=question.input_tokens, speculation=question.guess)
     if not question.degrees:
         yield api.recommend(model, topology, workload, engine=engine, top=2)
     for degrees in question.degrees:
@@ -196,7 +228,12 @@ def _stored(folder: Path, question: Question) -> Path:
 
 
 def _commands(
-    name: str, plan: Plan, processes: tuple[LaunchProcess, ...], answer: Recommendation, traits: EngineTraits, dtype: str
+    name: str,
+    plan: Plan,
+    processes: tuple[LaunchProcess, ...],
+    answer: Recommendation | Disaggregation,
+    traits: EngineTraits,
+    dtype: str,
 ) -> Iterator[Case]:
     degrees = plan.parallelism
     model = answer.model
@@ -216,6 +253,9 @@ def _commands(
             "cache_dtype": "auto" if model.kv_element_bytes == 2 else ["fp8", "fp8_e4m3"],
             "batches_in_flight": traits.batches_in_flight(degrees.pipeline),
         }
+        guess = plan.speculation
+        if guess is not None:
+            expected["guesses"] = guess.draft_tokens if traits.name == "vllm" else guess.verified
         dtype = "float16" if model.dtype_override else dtype
         expected |= (
             _of_vllm(plan, engine, rank) | {"dtype": dtype} if traits.name == "vllm" else _of_sglang(plan, model, engine, rank)
@@ -233,6 +273,10 @@ def _commands(
             kinds.add("experts")
         if degrees.decode_context > 1:
             kinds.add("shared cache")
+        if degrees.prefill_context > 1:
+            kinds.add("split prompts")
+        if guess is not None:
+            kinds.add("guessed tokens")
         if len({one.node for one in engine}) > 1 and degrees.pipeline > 1:
             kinds.add("pipeline over hosts")
         if len(set(plan.layer_partition)) > 1:
@@ -253,6 +297,7 @@ def _of_vllm(plan: Plan, engine: list[LaunchProcess], rank: int) -> dict[str, An
         "data": degrees.data if shared else 1,
         "expert": degrees.expert > 1,
         "decode_context": degrees.decode_context,
+        "prefill_context": degrees.prefill_context,
         "processes": 1 if by_replica else len(engine),
         "rank": 0 if by_replica else rank,
         "first_replica": sum(counts[:rank]) // degrees.gpus_per_replica if shared else 0,
@@ -270,6 +315,7 @@ def _of_sglang(plan: Plan, model: ModelSpec, engine: list[LaunchProcess], rank: 
         "attention_data": degrees.data if shared else 1,
         "data": 1 if shared else world // degrees.gpus_per_replica,
         "expert": degrees.expert,
+        "decode_context": degrees.decode_context,
         "processes": len(engine),
         "rank": rank,
         "dtype": ["half", "float16"] if model.dtype_override else ["auto", "bfloat16"],

@@ -29,6 +29,8 @@ PLANS = {
     "replicas across each other": ("llama-3.1-70b", "3x2xA100-SXM4-80GB@1x200", Parallelism(1, 3, 2), None),
     "shared experts of a node": ("qwen3-30b-a3b", "dgx-h100", Parallelism(1, 1, 4, 4), None),
     "shared cache": ("qwen3-235b-a22b-fp8", "dgx-h100", Parallelism(8, 1, 1, 8, 2), None),
+    "shared latents": ("deepseek-v3", "dgx-h200", Parallelism(8, 1, 1, 8, 4), None),
+    "split prompts": ("deepseek-v3", "2x-dgx-h100", Parallelism(8, 1, 1, 16, 1, 2), None),
     "uneven": ("llama-3.1-8b", "4xL40S", Parallelism(1, 3), None),
 }
 """By name: model, topology, degrees, weight format."""
@@ -37,7 +39,8 @@ ENGINES = ("vllm", "sglang", "tensorrt-llm", "tgi")
 ON_ONE_HOST = ("replicas", "part", "replicas of a node")
 NOT_RUN = {
     ("shared experts", "tensorrt-llm"),
-    *(("shared cache", engine) for engine in ENGINES if engine != "vllm"),
+    *((name, engine) for name in ("shared cache", "split prompts") for engine in ENGINES if engine != "vllm"),
+    ("shared latents", "tensorrt-llm"),
     *((name, "tgi") for name in PLANS if name not in ON_ONE_HOST),
 }
 """An engine that does not run the degrees."""

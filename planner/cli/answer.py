@@ -53,8 +53,8 @@ class Wanted:
 
 
 def ask(question: Question, *, degrees: tuple[int, ...] | None = None, top: int = 1) -> tuple[Recommendation, Topology]:
-    """The recommendation, or with ``degrees`` (tensor, pipeline, data, expert, decode context) the estimate of that one layout; and the topology
-    as it was stated.
+    """The recommendation, or with ``degrees`` (those of ``Parallelism``, in order) the estimate of that one layout; and the
+    topology as it was stated.
     """
     from planner import api
     from planner.core.plan import Parallelism
@@ -71,7 +71,7 @@ def understood(question: Question) -> tuple[ModelSpec, Topology, Workload, Objec
     from planner import api
 
     objective: Objective = "latency" if question.objective is ObjectiveName.latency else "throughput"
-    workload = workload_of(question.traffic, objective)
+    workload = workload_of(question.traffic)
     model = api.load_model(question.model, quant=question.quant)
     topology = api.find_topology(question.topology, gpu=question.gpu)
     return model, topology, workload, objective

@@ -9,6 +9,7 @@ import typer
 from planner.cli.calibrate import calibrate
 from planner.cli.check import check
 from planner.cli.collective import collective
+from planner.cli.disaggregate import disaggregate
 from planner.cli.doctor import doctor
 from planner.cli.emit import emit
 from planner.cli.estimate import estimate
@@ -31,6 +32,7 @@ app.command()(doctor)
 app.command()(recommend)
 app.command()(estimate)
 app.command()(explain)
+app.command()(disaggregate)
 app.command()(emit)
 app.command()(check)
 app.command("import")(import_)

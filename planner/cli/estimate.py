@@ -19,13 +19,26 @@ from planner.cli.options import (
     ObjectiveOption,
     OutputTokens,
     PipelineDegree,
+    PromptDegree,
     Quant,
     TensorDegree,
     TopologyReference,
     TpotTarget,
     TtftTarget,
 )
-from planner.cli.traffic import CachedShare, InFlight, RequestRate, StaticBatch, TargetPercentile, Traffic
+from planner.cli.traffic import (
+    Acceptance,
+    CachedShare,
+    DraftModel,
+    DraftTokens,
+    Guess,
+    Guessing,
+    InFlight,
+    RequestRate,
+    StaticBatch,
+    TargetPercentile,
+    Traffic,
+)
 
 
 @guarded
@@ -37,12 +50,17 @@ def estimate(
     data: DataDegree = 1,
     expert: ExpertDegree = 1,
     context: ContextDegree = 1,
+    prompts: PromptDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
     concurrency: InFlight = None,
     request_rate: RequestRate = None,
     batch: StaticBatch = None,
     cached: CachedShare = 0.0,
+    speculative: Guessing = None,
+    draft_tokens: DraftTokens = 3,
+    acceptance: Acceptance = None,
+    draft_model: DraftModel = None,
     ttft_ms: TtftTarget = None,
     tpot_ms: TpotTarget = None,
     percentile: TargetPercentile = None,
@@ -65,8 +83,9 @@ def estimate(
 
     Exit code 0 with the estimate, 1 if it does not fit, 2 for bad input.
     """
-    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile)
+    guess = Guess(speculative, draft_tokens, acceptance, draft_model)
+    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile, guess)
     question = Question(model, topology, traffic, objective, engine, quant, gpu)
-    answer, stated = ask(question, degrees=(tensor, pipeline, data, expert, context))
+    answer, stated = ask(question, degrees=(tensor, pipeline, data, expert, context, prompts))
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
     deliver(question, answer, stated, wanted, form)

@@ -24,13 +24,26 @@ from planner.cli.options import (
     ObjectiveOption,
     OutputTokens,
     PipelineDegree,
+    PromptDegree,
     Quant,
     TensorDegree,
     TopologyReference,
     TpotTarget,
     TtftTarget,
 )
-from planner.cli.traffic import CachedShare, InFlight, RequestRate, StaticBatch, TargetPercentile, Traffic
+from planner.cli.traffic import (
+    Acceptance,
+    CachedShare,
+    DraftModel,
+    DraftTokens,
+    Guess,
+    Guessing,
+    InFlight,
+    RequestRate,
+    StaticBatch,
+    TargetPercentile,
+    Traffic,
+)
 from planner.errors import BadInput
 
 
@@ -46,12 +59,17 @@ def explain(
     data: DataDegree = 1,
     expert: ExpertDegree = 1,
     context: ContextDegree = 1,
+    prompts: PromptDegree = 1,
     input_tokens: InputTokens = 1024,
     output_tokens: OutputTokens = 256,
     concurrency: InFlight = None,
     request_rate: RequestRate = None,
     batch: StaticBatch = None,
     cached: CachedShare = 0.0,
+    speculative: Guessing = None,
+    draft_tokens: DraftTokens = 3,
+    acceptance: Acceptance = None,
+    draft_model: DraftModel = None,
     ttft_ms: TtftTarget = None,
     tpot_ms: TpotTarget = None,
     percentile: TargetPercentile = None,
@@ -82,10 +100,11 @@ def explain(
         raise BadInput("no model", path="MODEL", hint="planner explain llama-3.1-70b -t dgx-h100 --tp 8, or --formulas")
     from planner.core.plan import Parallelism
 
-    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile)
+    guess = Guess(speculative, draft_tokens, acceptance, draft_model)
+    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile, guess)
     question = Question(model, topology, traffic, objective, engine, quant, gpu)
     spec, machine, workload, by = understood(question)
-    degrees = Parallelism(tensor, pipeline, data, expert, context)
+    degrees = Parallelism(tensor, pipeline, data, expert, context, prompts)
     answer, tree = api.explain(spec, machine, workload, degrees, engine=engine, objective=by)
     if tree is None:  # the refusal is what there is to explain
         show(answer, form)

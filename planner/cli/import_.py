@@ -77,7 +77,7 @@ def import_(
 
     machine = api.find_topology(topology, gpu=gpu)
     best: Objective = "latency" if objective is ObjectiveName.latency else "throughput"
-    workload = workload_of(Traffic(input_tokens, output_tokens, concurrency), best)
+    workload = workload_of(Traffic(input_tokens, output_tokens, str(concurrency)))
     named = topology if gpu is None else None
     answer = api.import_launch(launch, machine, workload, model=model, quant=quant, reference=named, objective=best)
     if output is not None and answer.saved is None:

@@ -48,7 +48,17 @@ ContextDegree = Annotated[
         "--decode-context-parallel-size",
         min=1,
         max=MOST,
-        help="Ranks of a tensor group that share out the KV cache (vllm).",
+        help="Ranks of a tensor group that share out the KV cache (vllm; sglang for latent attention).",
+    ),
+]
+PromptDegree = Annotated[
+    int,
+    typer.Option(
+        "--pcp",
+        "--prefill-context-parallel-size",
+        min=1,
+        max=MOST,
+        help="Tensor groups of a replica that split prompts (vllm with latent attention).",
     ),
 ]
 ExpertDegree = Annotated[int, typer.Option("--ep", "--expert-parallel-size", min=1, max=MOST, help="Expert-parallel size.")]

@@ -25,7 +25,19 @@ from planner.cli.options import (
     TpotTarget,
     TtftTarget,
 )
-from planner.cli.traffic import CachedShare, InFlight, RequestRate, StaticBatch, TargetPercentile, Traffic
+from planner.cli.traffic import (
+    Acceptance,
+    CachedShare,
+    DraftModel,
+    DraftTokens,
+    Guess,
+    Guessing,
+    InFlight,
+    RequestRate,
+    StaticBatch,
+    TargetPercentile,
+    Traffic,
+)
 
 
 @guarded
@@ -38,6 +50,10 @@ def recommend(
     request_rate: RequestRate = None,
     batch: StaticBatch = None,
     cached: CachedShare = 0.0,
+    speculative: Guessing = None,
+    draft_tokens: DraftTokens = 3,
+    acceptance: Acceptance = None,
+    draft_model: DraftModel = None,
     ttft_ms: TtftTarget = None,
     tpot_ms: TpotTarget = None,
     percentile: TargetPercentile = None,
@@ -61,7 +77,8 @@ def recommend(
 
     Exit code 0 with plans, 1 if nothing fits, 2 for bad input.
     """
-    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile)
+    guess = Guess(speculative, draft_tokens, acceptance, draft_model)
+    traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile, guess)
     question = Question(model, topology, traffic, objective, engine, quant, gpu)
     answer, stated = ask(question, top=top)
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)

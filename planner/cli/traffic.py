@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional, cast
 
 import typer
 
@@ -12,20 +12,21 @@ from planner.cli.options import MOST
 from planner.errors import BadInput
 
 if TYPE_CHECKING:
-    from planner.core.workload import Load, Objective, Workload
+    from planner.core.speculation import Method, Speculation
+    from planner.core.workload import Load, Workload
     from planner.units import Seconds
 
 DEFAULT_CONCURRENCY = 32
-"""Requests in flight where the best latency is asked for and no load is given: a full machine is no measure of that."""
+"""Requests in flight where nobody says."""
+MAXIMUM = "max"
 
 InFlight = Annotated[
-    Optional[int],  # noqa: UP045 - typer reads the annotation at run time
+    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
     typer.Option(
         "--concurrency",
-        min=1,
-        max=MOST,
-        help="Requests in flight, over all replicas together. Without any load: as many as fit, or as meet the targets "
-        f"({DEFAULT_CONCURRENCY} with --objective latency).",
+        metavar=f"N|{MAXIMUM}",
+        help=f"Requests in flight, over all replicas together; {MAXIMUM}: as many as fit, or as meet the targets "
+        f"[default: {DEFAULT_CONCURRENCY}].",
         show_default=False,
     ),
 ]
@@ -54,6 +55,37 @@ TargetPercentile = Annotated[
         show_default=False,
     ),
 ]
+Guessing = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--speculative", metavar="METHOD", help="Guess tokens: mtp, eagle3 (with --draft-model) or ngram.", show_default=False
+    ),
+]
+DraftTokens = Annotated[int, typer.Option("--draft-tokens", min=1, max=16, help="Tokens that --speculative guesses at a time.")]
+Acceptance = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--acceptance-rate",
+        min=0,
+        max=0.9999,
+        help="Share of guesses that are right, given that those before them are: as measured for your traffic.",
+        show_default=False,
+    ),
+]
+DraftModel = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--draft-model", help="The checkpoint that eagle3 guesses with.", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class Guess:
+    """The options of speculative decoding as they were given."""
+
+    method: str | None = None
+    draft_tokens: int = 3
+    acceptance: float | None = None
+    checkpoint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,22 +94,25 @@ class Traffic:
 
     input_tokens: int
     output_tokens: int
-    concurrency: int | None = None
+    concurrency: str | None = None
     request_rate: float | None = None
     batch: int | None = None
     cached_share: float = 0.0
     ttft_ms: float | None = None
     tpot_ms: float | None = None
     percentile: int | None = None
+    guess: Guess = Guess()
 
 
-def workload_of(asked: Traffic, objective: Objective) -> Workload:
-    """The workload. Raises ``BadInput`` for two loads at once, a percentile of no target, and numbers that are none."""
+def workload_of(asked: Traffic, *, idle: Load = "concurrency") -> Workload:
+    """The workload, ``idle`` where no load is given. Raises ``BadInput`` for two loads at once, a percentile of no target, and numbers
+    that are none.
+    """
     from planner.core.workload import Workload
     from planner.units import Seconds
 
-    loads: list[tuple[str, Load, float | None]] = [
-        ("--concurrency", "concurrency", asked.concurrency),
+    loads: list[tuple[str, Load, float | str | None]] = [
+        ("--concurrency", "full" if asked.concurrency == MAXIMUM else "concurrency", asked.concurrency),
         ("--request-rate", "request-rate", asked.request_rate),
         ("--batch", "batch", asked.batch),
     ]
@@ -89,12 +124,12 @@ def workload_of(asked: Traffic, objective: Objective) -> Workload:
         ("--tpot-ms", asked.tpot_ms),
         ("--request-rate", asked.request_rate),
         ("--prefix-hit-rate", asked.cached_share),
+        ("--acceptance-rate", asked.guess.acceptance),
     ):
         if value is not None and not isfinite(value):  # some releases of typer let nan pass their bounds
             raise BadInput(f"must be a number, found {value}", path=option)
     if asked.percentile is not None and asked.ttft_ms is None and asked.tpot_ms is None:
         raise BadInput("is of targets, and there is none", path="--percentile", hint="add --ttft-ms or --tpot-ms")
-    idle: Load = "full" if objective == "throughput" else "concurrency"
 
     def target(milliseconds: float | None) -> Seconds | None:
         return None if milliseconds is None else Seconds(milliseconds * 1e-3)
@@ -102,11 +137,39 @@ def workload_of(asked: Traffic, objective: Objective) -> Workload:
     return Workload(
         asked.input_tokens,
         asked.output_tokens,
-        asked.batch or asked.concurrency or DEFAULT_CONCURRENCY,
+        asked.batch or _in_flight(asked.concurrency),
         target(asked.ttft_ms),
         target(asked.tpot_ms),
         load=given[0][1] if given else idle,
         request_rate=asked.request_rate or 0.0,
         cached_share=asked.cached_share,
         percentile=asked.percentile,
+        speculation=_speculation(asked.guess),
     )
+
+
+def _in_flight(text: str | None) -> int:
+    """How many requests; of ``max`` the number is the plan's to find."""
+    if text is None or text == MAXIMUM:
+        return DEFAULT_CONCURRENCY
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:20]) <= MOST:
+        raise BadInput(f"{text!r} is no count from 1 to {MOST:,}", path="--concurrency", hint=f"a number, or {MAXIMUM}")
+    return int(text)
+
+
+def _speculation(asked: Guess) -> Speculation | None:
+    from planner.core.speculation import METHODS, Speculation
+
+    if asked.method is None:
+        for option, value in (("--acceptance-rate", asked.acceptance), ("--draft-model", asked.checkpoint)):
+            if value is not None:
+                raise BadInput("is for --speculative", path=option)
+        return None
+    if asked.method not in METHODS:
+        raise BadInput(f"unknown method {asked.method!r}", path="--speculative", hint=f"one of {', '.join(METHODS)}")
+    if asked.acceptance is None:
+        hint = "engines report it ('acceptance rate' in metrics and logs); 0.6 to 0.8 is usual for mtp and eagle3"
+        raise BadInput("needs to know how many guesses are right", path="--acceptance-rate", hint=hint)
+    if (asked.method == "eagle3") != (asked.checkpoint is not None):
+        raise BadInput("is what eagle3 guesses with, and only that", path="--draft-model")
+    return Speculation(cast("Method", asked.method), asked.draft_tokens, asked.acceptance, asked.checkpoint or "")

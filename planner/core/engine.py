@@ -18,6 +18,9 @@ BudgetRule = Literal["fraction-of-total", "fraction-of-free", "fraction-for-weig
 what is free before loading, for weights and cache alone, beside which the rest must find room.
 """
 
+ContextKind = Literal["grouped", "latent"]
+"""Full attention with key and value heads, which ranks share out where they hold copies; or with a latent for all heads."""
+
 Forward = Literal["by-layer", "by-hidden-size"]
 """What the activations of a forward pass grow with: the widest layer's part on one rank, or the hidden size alone."""
 
@@ -88,8 +91,11 @@ class EngineTraits:
     layers when nobody says. ``cache_groups``: layers with and without a window are cached in groups of equal size, padded.
     ``answer_reserved`` is the share of an answer that a running request holds room for in the mean: all of it where the engine
     admits only what it can finish, half where the cache grows with the answer. ``most_stages`` is the deepest pipeline it runs (any
-    where ``None``), ``spans_hosts`` whether a replica may lie on several hosts, ``decode_context`` whether its tensor ranks can share
-    out the cache of a request. ``releases`` are older ways with memory, oldest first (:meth:`at`), ``whole_prompts`` as theirs.
+    where ``None``), ``spans_hosts`` whether a replica may lie on several hosts, ``speculation`` how it can guess tokens and
+    ``pipelined_speculation`` how over several stages. ``decode_context`` are the kinds of attention whose cache its tensor ranks can
+    share out by tokens, if an element takes ``decode_context_element`` bytes or more,
+    ``prefill_context`` those whose prompts tensor groups can split. ``releases`` are older ways with memory, oldest
+    first (:meth:`at`), ``whole_prompts`` and ``answering`` as theirs.
     """
 
     name: str
@@ -112,9 +118,19 @@ class EngineTraits:
     answer_reserved: float = 1.0
     most_stages: int | None = None
     spans_hosts: bool = True
-    decode_context: bool = False
+    decode_context: frozenset[ContextKind] = frozenset()
+    decode_context_element: float = 0.0
+    prefill_context: frozenset[ContextKind] = frozenset()
+    speculation: frozenset[str] = frozenset()
+    pipelined_speculation: frozenset[str] = frozenset()
     whole_prompts: int = 0
     releases: tuple[Release, ...] = ()
+    answering: str = ""
+
+    @property
+    def first_token(self) -> str:
+        """The name under which its time to first token was measured."""
+        return self.answering or self.stack
 
     def at(self, version: str) -> EngineTraits:
         """The engine as a release of it kept memory; as it is now where ``version`` is empty or newer than every entry."""
@@ -129,13 +145,14 @@ class EngineTraits:
             cache_groups=old.cache_groups,
             default_limits=old.default_limits,
             whole_prompts=old.whole_prompts,
+            answering=old.answering,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """How an engine kept memory ``until`` a release, the first that no longer does. For reading logs: plans are for the version
-    of the traits.
+    """How an engine kept memory ``until`` a release, the first that no longer does, and by which name its time to first token was
+    measured. For reading logs: plans are for the version of the traits.
 
     ``whole_prompts`` is the length up to which a prompt was never cut, so that a step holds the longest request.
     """
@@ -145,6 +162,7 @@ class Release:
     default_limits: Callable[[GpuSpec, Bytes], EngineLimits]
     cache_groups: bool
     whole_prompts: int = 0
+    answering: str = ""
 
 
 def release_order(version: str) -> tuple[int, ...] | None:

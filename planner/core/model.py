@@ -107,6 +107,11 @@ class ModelSpec:
         return max((layer.mlp.experts for layer, _ in kinds(self.layers) if isinstance(layer.mlp, MoeMlp)), default=0)
 
     @property
+    def latent(self) -> bool:
+        """Whether its attention caches latents."""
+        return any(isinstance(layer.attention, LatentAttention) for layer in self.layers)
+
+    @property
     def storage(self) -> str:
         """The name of the weight format, then parts that some layers store otherwise: ``mxfp4, attention bf16``."""
         others: dict[str, list[str]] = {}

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.core.speculation import Speculation
 from planner.errors import BadInput
 from planner.units import Seconds
 
@@ -23,7 +24,7 @@ class Workload:
     """Requests of ``input_tokens`` in and ``output_tokens`` out, and how many.
 
     ``concurrency`` requests are in flight over the whole deployment, or ``request_rate`` of them come a second; see :data:`Load`.
-    Of every prompt ``cached_share`` is found in the prefix cache. Targets are of mean times, or of what ``percentile`` per cent of
+    Of every prompt ``cached_share`` is found in the prefix cache; tokens may be guessed (``speculation``). Targets are of mean times, or of what ``percentile`` per cent of
     the requests stay within; ``None`` where none is asked.
     """
 
@@ -36,6 +37,7 @@ class Workload:
     request_rate: float = 0.0
     cached_share: float = 0.0
     percentile: int | None = None
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         """Raise ``BadInput`` for counts below 1, for targets and a rate that are not positive, and for a share of 1 or more."""
@@ -74,6 +76,11 @@ class Workload:
     def new_tokens(self) -> int:
         """Tokens of a prompt that are computed."""
         return self.input_tokens - self.cached_tokens
+
+    @property
+    def verified(self) -> int:
+        """Tokens of a sequence that a decode step runs through the model."""
+        return 1 if self.speculation is None else self.speculation.verified
 
     @property
     def traffic(self) -> str:

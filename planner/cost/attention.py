@@ -7,7 +7,6 @@ from planner.core.hardware import GpuSpec
 from planner.core.model import Attention, Indexer, LatentAttention, LinearAttention, Mixer
 from planner.cost.calibration import AttentionFit
 from planner.cost.formula import formula
-from planner.cost.gemm import smooth
 from planner.units import Bytes, Flop, Seconds
 
 KV_ELEMENT_BYTES = 2
@@ -124,28 +123,33 @@ def prompt_work(mixer: Mixer, tensor: int, tokens: int) -> Flop:
     return causal_attention_work(heads, size, tokens)
 
 
-@formula(source="queries read and outputs written once, in 16 bit")
-def query_bytes(width: float, tokens: float) -> Bytes:
-    """Bytes of the queries and outputs of ``tokens`` positions, ``width`` elements each.
+@formula(
+    source="tiles that a causal mask cuts and pipelines that fill: a fitted power of the length (data/calibration/kernels.yaml)"
+)
+def short_prompts(length: float, short: float, steepness: float) -> float:
+    """How much longer the arithmetic of a prompt of ``length`` tokens takes than that of an endless one.
 
-    >>> query_bytes(4096, 1024) / 2**20
-    16.0
+    >>> short_prompts(1000, 3000, 0.5), short_prompts(1000, 0, 0)
+    (2.0, 1.0)
     """
-    return Bytes(4 * width * tokens)
+    return float((1 + short / length) ** steepness)
 
 
 @formula(
-    source="causal FLOP beside the bytes of queries and outputs; fitted on kernel tables (data/calibration/kernels.yaml)",
+    source="causal FLOP, every element of the queries, a launch; fitted on kernel tables (data/calibration/kernels.yaml)",
     name="prompt_attention",
 )
-def prefill(work: Flop, moved: Bytes, chunks: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
-    """Attention of a prompt of ``work`` FLOP in ``chunks`` calls, whose queries and outputs take ``moved`` bytes."""
-    memory = chunks * fit.launch + fit.traffic * moved / gpu.memory_bandwidth
-    return Seconds(smooth(memory, work / (gpu.half_precision * fit.efficiency), fit.sharpness))
+def prefill(work: Flop, width: float, tokens: int, length: int, chunks: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
+    """Attention of ``work`` FLOP in ``chunks`` calls, for ``tokens`` positions whose queries have ``width`` elements, in prompts of
+    ``length`` tokens.
+    """
+    longer = short_prompts(length, fit.short, fit.steepness)
+    passed = width * tokens * 1e-6 * fit.elements
+    return Seconds(chunks * fit.launch + passed + work * longer / (gpu.half_precision * fit.efficiency))
 
 
 @formula(
-    source="bytes of the cache at a fitted share of the memory's rate, plus a launch (data/calibration/kernels.yaml)",
+    source="bytes of the cache at a fitted share of the memory's rate, every position, a launch (data/calibration/kernels.yaml)",
     name="decode_attention",
 )
 def decode(
@@ -168,12 +172,13 @@ def decode(
         return Seconds(2 * sequences * mixer.state_bytes(tensor) / rate + fit.launch)
     seen = min(context, mixer.window) if mixer.window is not None else context
     if isinstance(mixer, Attention):
-        return Seconds(sequences * seen * cache_bytes(mixer, tensor, element_bytes) / rate + fit.launch)
+        return Seconds(sequences * seen * cache_bytes(mixer, tensor, element_bytes) / rate + seen * fit.context + fit.launch)
     scoring = 0.0
     if mixer.indexer is not None:
-        scoring = sequences * context * mixer.index_bytes / rate + fit.launch
+        scoring = sequences * context * mixer.index_bytes / rate + context * fit.context + fit.launch
         seen = min(context, mixer.indexer.top)
     heads = mixer.query_heads // tensor
     read = sequences * seen * (cache_bytes(mixer, tensor, element_bytes) - mixer.index_bytes) / rate
     work = sequences * latent_decode_work(heads, mixer.latent_size, mixer.rope_size, seen)
-    return Seconds(max(read, work / (gpu.half_precision * (arithmetic or fit).efficiency)) + scoring + fit.launch)
+    arithmetic_time = work / (gpu.half_precision * (arithmetic or fit).efficiency)
+    return Seconds(max(read, arithmetic_time) + seen * fit.context + scoring + fit.launch)

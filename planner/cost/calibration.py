@@ -6,16 +6,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.units import Bytes, BytesPerSecond, Seconds
+from planner.core.hardware import GpuSpec
+from planner.units import Bytes, BytesPerSecond, Flop, Seconds
 
 NOTHING = Seconds(0.0)
+NO_WORK = Flop(0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFit:
     """A roofline with efficiencies: memory / ``memory`` beside arithmetic / ``compute``, its corner as round as ``sharpness`` says,
-    plus ``launch``, ``loop`` for every input of a product, and ``traffic`` times what routed tokens move. ``error`` is the mean
-    error on machines left out, ``interval`` measured over predicted of nine of ten of their rows.
+    plus ``launch``, ``loop`` for every input of a product, and ``traffic`` times the bytes that are only passed on: 16-bit inputs of
+    a product that are quantised first, routed tokens of experts. ``fill`` is the work at which a product's arithmetic is half as
+    efficient as a large one's. ``error`` is the mean error on machines left out, ``interval`` measured over predicted of nine of
+    ten of their rows.
     """
 
     launch: Seconds
@@ -25,20 +29,25 @@ class KernelFit:
     sharpness: float = math.inf
     loop: Seconds = NOTHING
     traffic: float = 0.0
+    fill: Flop = NO_WORK
     interval: tuple[float, float] = (0.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionFit:
-    """Work over ``efficiency`` beside ``launch`` and ``traffic`` times the bytes of queries and outputs, added up where ``sharpness``
-    is 1; work is KV bytes (decode) or causal FLOP (prefill) at the data sheet's rate.
+    """Work over ``efficiency``, plus ``launch``; work is KV bytes (decode) or causal FLOP (prefill) at the data sheet's rate.
+
+    Decode adds ``context`` for every position that a sequence sees. Prefill adds ``elements`` for every million elements of the
+    queries, and its arithmetic takes (1 + ``short`` / tokens) to the power of ``steepness`` as long.
     """
 
     launch: Seconds
     efficiency: float
     error: float | None
-    sharpness: float = 1.0
-    traffic: float = 0.0
+    context: Seconds = NOTHING
+    elements: Seconds = NOTHING
+    short: float = 0.0
+    steepness: float = 0.0
     interval: tuple[float, float] = (0.5, 2.0)
 
 
@@ -109,34 +118,48 @@ class PointToPointFit:
 
 @dataclass(frozen=True, slots=True)
 class OverheadFit:
-    """What an engine adds to its kernels: to every layer, to one with experts besides, and to a step."""
+    """What an engine adds to its kernels: to every layer, to one with experts besides, to a step, and to it for every ``sequence``.
+    ``stack`` names the engine.
+    """
 
     layer: Seconds
     moe_layer: Seconds
     step: Seconds
+    sequence: Seconds
+    stack: str = ""
+
+    def of_step(self, sequences: float) -> Seconds:
+        """What is added to a step of ``sequences``, its layers apart."""
+        return Seconds(self.step + sequences * self.sequence)
 
 
-NO_OVERHEAD = OverheadFit(NOTHING, NOTHING, NOTHING)
+NO_OVERHEAD = OverheadFit(NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class TtftFit:
-    """``base`` + ``prefill_factor`` × prompt + ``queue_share`` × half the others' prefills + ``decode_factor`` × step."""
+    """``base`` + ``prefill_factor`` × prompt + ``queue_share`` × half the others' prefills + ``decode_factor`` × step; of models with
+    latent attention also ``latent``.
+    """
 
     base: Seconds
     prefill_factor: float
     queue_share: float
     decode_factor: float
+    latent: Seconds = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class UncertaintyFit:
     """Measured over predicted, from and to, that held 90 % of published runs: TPOT by kind of model (``dense``, ``moe``),
-    TTFT by engine. The last three widen it both ways, as shares of the time that depends on them.
+    TTFT by engine; output tokens a second by load (``batch``, ``full``), and by vendor of GPUs that nothing was fitted on. The last
+    three widen it both ways, as shares of the time that depends on them.
     """
 
     tpot: Mapping[str, tuple[float, float]]
     ttft: Mapping[str, tuple[float, float]]
+    rates: Mapping[str, tuple[float, float]]
+    vendors: Mapping[str, tuple[float, float]]
     pipeline: float
     unmeasured_links: float
     modelled_links: float
@@ -150,13 +173,14 @@ class Calibration:
     without CUDA graphs, by who launches (``nccl``, ``kernel`` for an engine's own), then by the same; ``intervals`` measured over
     predicted, from and to, that held nine of ten measurements of machines that were left out of the fit, by what a prediction
     rests on (:data:`planner.core.estimate.Basis`). ``custom_all_reduce``, ``overheads`` and ``ttft`` are by stack.
+    ``gemm`` and ``moe`` are by weight format, ``attention`` by phase; where leaving machines out showed that kernels differ, also by
+    what they differ in, joined by ``@``: ``fp8@tensorrt-llm``, ``decode@blackwell@sglang@8-bit``.
     """
 
     gemm: Mapping[str, KernelFit]
     moe: Mapping[str, KernelFit]
-    skew: float
-    decode_attention: AttentionFit
-    prefill_attention: AttentionFit
+    popularity: float
+    attention: Mapping[str, AttentionFit]
     exchanges: Mapping[str, AttentionFit]
     anchors: tuple[Anchor, ...]
     nccl: Mapping[str, NcclFactors]
@@ -178,13 +202,31 @@ class Calibration:
         """The time to first token of an engine; of one that was not measured, vLLM's."""
         return self.ttft.get(stack) or self.ttft["vllm"]
 
-    def gemm_fit(self, weight_format: str) -> KernelFit:
-        """The fit of a weight format, or of the measured format nearest to it."""
-        return self.gemm.get(weight_format) or self.gemm[_NEAREST.get(weight_format, "bf16")]
+    def gemm_fit(self, weight_format: str, stack: str = "") -> KernelFit:
+        """The fit of a weight format, or of the measured format nearest to it. With ``stack`` it is what tables of that engine's products
+        say, timed alone; a step's products are priced without.
+        """
+        measured = weight_format if weight_format in self.gemm else _NEAREST.get(weight_format, "bf16")
+        return self.gemm.get(f"{measured}@{stack}") or self.gemm[measured]
 
-    def moe_fit(self, weight_format: str) -> KernelFit:
-        """The fit of an expert kernel, or of the measured format nearest to it."""
+    def moe_fit(self, weight_format: str, *, tabled: bool = False) -> KernelFit:
+        """The fit of an expert kernel, or of the measured format nearest to it: as it is served, or ``tabled`` alone."""
+        if not tabled:
+            weight_format = _SERVED_AS.get(weight_format, weight_format)
         return self.moe.get(weight_format) or self.moe[_NEAREST.get(weight_format, "bf16")]
+
+    def attention_fit(self, phase: str, gpu: GpuSpec, stack: str = "", element_bytes: float = 2) -> AttentionFit:
+        """The fit of ``decode`` or ``prefill`` against a cache of ``element_bytes`` an element: the engine's own if that was measured,
+        otherwise that of the cache's width; of the GPU's generation, otherwise of all.
+        """
+        generation = _WITH_KERNELS_OF_THEIR_OWN.get(gpu.compute_capability[0], "") if gpu.compute_capability else ""
+        width = "8-bit" if element_bytes < 2 else ""
+        for engine, bits in ((stack, width), (stack, ""), ("", width), ("", "")):
+            for family in (generation, ""):
+                found = self.attention.get("@".join((phase, *filter(None, (family, engine, bits)))))
+                if found is not None:
+                    return found
+        raise KeyError(phase)
 
 
 def generation_of(compute_capability: tuple[int, int]) -> str:
@@ -194,4 +236,8 @@ def generation_of(compute_capability: tuple[int, int]) -> str:
     return "hopper" if compute_capability >= (9, 0) else "ampere"
 
 
+_WITH_KERNELS_OF_THEIR_OWN = {9: "hopper", 10: "blackwell"}
+"""Generations whose attention kernels are written for them, by major compute capability; Blackwell's GeForce (12) has Ampere's."""
+_SERVED_AS = {"mxfp4": "nvfp4"}
+"""Experts that engines serve with faster kernels than the ones that were timed alone: gpt-oss is a fifth faster than those allow."""
 _NEAREST = {"fp16": "bf16", "gptq": "awq", "mxfp4": "nvfp4", "int8": "fp8"}

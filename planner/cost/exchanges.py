@@ -94,16 +94,17 @@ class ContextExchange:
     source="vLLM docs/serving/context_parallel_deployment.md (decode context parallelism): all-gather, all-gather, reduce-scatter"
 )
 def context_messages(
-    requests: int, query_heads: int, query_width: int, output_width: int, element_bytes: float
+    tokens: float, query_heads: int, query_width: int, output_width: int, element_bytes: float
 ) -> ContextExchange:
-    """What ranks that each hold a share of every request's KV cache have together, a decode step of ``requests``.
+    """What ranks that each hold a share of every request's KV cache have together, for ``tokens`` new ones (a decode step: one of
+    each request).
 
     ``query_heads`` are those of all these ranks, ``query_width`` and ``output_width`` those of one head.
 
     >>> round(context_messages(32, 128, 576, 512, 2).queries / 1e6, 2)
     4.72
     """
-    heads = requests * query_heads
+    heads = tokens * query_heads
     return ContextExchange(
         Bytes(heads * query_width * element_bytes), Bytes(heads * output_width * element_bytes), Bytes(4 * heads)
     )

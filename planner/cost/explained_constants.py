@@ -18,7 +18,7 @@ COLLECTIVES = "data/calibration/collectives.yaml"
 _LEFT_OUT = "nine of ten measured kernels of machines left out of the fit"
 _IN_SECONDS = frozenset(
     {
-        *("launch", "loop", "layer", "moe_layer", "step", "base", "floor", "second_barrier"),
+        *("launch", "loop", "context", "elements", "layer", "moe_layer", "step", "base", "floor", "second_barrier"),
         *("nvlink", "pcie", "staged", "network"),
     }
 )
@@ -55,9 +55,14 @@ def gemm_constants(calibration: Calibration, fit: KernelFit) -> Constants:
 
 def experts_constants(calibration: Calibration, fit: KernelFit) -> Constants:
     """Of experts in one weight format."""
-    more = (Quantity("skew", calibration.skew), Quantity("imbalance_factor", calibration.moe_imbalance_factor))
     found = entry(f"moe.{key_of(calibration.moe, fit)}", KERNELS, fit)
-    return Constants(found.name, found.source, (*found.values, *more))
+    more = Quantity("imbalance_factor", calibration.moe_imbalance_factor)
+    return Constants(found.name, found.source, (*found.values, more))
+
+
+def attention_constants(calibration: Calibration, fit: AttentionFit) -> Constants:
+    """Of attention in one phase."""
+    return entry(f"attention.{key_of(calibration.attention, fit)}", KERNELS, fit)
 
 
 def data_sheet(gpu: GpuSpec, dtype: str) -> Constants:

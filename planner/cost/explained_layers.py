@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from planner.core.explanation import Quantity, Step, part, repeated
+from planner.core.explanation import Quantity, Step, added, part, repeated
 from planner.core.hardware import GpuSpec
 from planner.core.model import Layer, Mixer, MoeMlp, kinds
 from planner.core.quantization import BF16, WeightFormat
 from planner.cost.explained_constants import (
     ENGINES,
-    KERNELS,
+    attention_constants,
     data_sheet,
     entry,
     experts_constants,
@@ -42,14 +42,21 @@ class ExplainedLayers(LayerCost):
             self._products.append(((tokens, inputs, outputs, weights.name), time, weights))
         return time
 
-    def decode_parts(self, layers: Sequence[Layer], batch: int) -> dict[str, Step]:
-        """A decode step of ``batch`` sequences, by part."""
+    def decode_parts(self, layers: Sequence[Layer], batch: int, verified: int = 1) -> dict[str, Step]:
+        """A decode step of ``batch`` sequences with ``verified`` tokens of each, by part."""
+        tokens = batch * verified
         return {
-            "linear": part("linear", self._linear(layers, ((batch, 1),))),
+            "linear": part("linear", self._linear(layers, ((tokens, 1),))),
             "attention": part("attention", self._attention(layers, lambda layer: self._decode_attention(layer, batch))),
-            "experts": part("experts", self._experts(layers, ((batch, 1),))),
+            "experts": part("experts", self._experts(layers, ((tokens, 1),))),
             "elementwise": part("elementwise", self._small(layers, 1)),
         }
+
+    def drafting_part(self, drafting: Sequence[Layer], batch: int, passes: int) -> Step:
+        """``passes`` guesses for each of ``batch`` sequences."""
+        head = self.head_step(batch, self.head(batch))
+        kernels = (*self.decode_parts(drafting, batch).values(), head)
+        return added("drafting", tuple(one for one in kernels if one.value), times=passes)
 
     def prefill_parts(self, layers: Sequence[Layer], chunks: Chunks) -> dict[str, Step]:
         """A whole prompt, by part."""
@@ -114,28 +121,30 @@ class ExplainedLayers(LayerCost):
         return tuple(repeated(priced(layer), count) for count, layer in counts.values())
 
     def _decode_attention(self, layer: Layer, batch: int) -> Step:
-        time, fit = self.decode(layer, batch, self._context)["attention"], self.calibration.decode_attention
+        time, fit = self.decode(layer, batch, self._context)["attention"], self.token_fit
         heads, seen = self.shared_out(self._context)
         asked = (
-            Quantity("sequences", batch),
+            Quantity("sequences", self.share(batch)),
             Quantity("context", seen, "tokens"),
             Quantity("cache element", self.model.kv_element_bytes, "B"),
             Quantity("tensor degree", heads),
             *quantities(layer.attention),
         )
-        constants = (entry("attention.decode", KERNELS, fit), data_sheet(self.gpu, "bf16"))
+        constants = (attention_constants(self.calibration, fit), data_sheet(self.gpu, "bf16"))
         name = _kind(layer.attention)
         return Step(name, time, "s", "formula", 1.0, "decode_attention", asked, constants, bar=kernel_bar(time, fit))
 
     def _prompt_attention(self, layer: Layer, chunks: Chunks) -> Step:
-        time, fit = self._prompt(layer, chunks), self.calibration.prefill_attention
+        time, fit = self._prompt(layer, chunks), self.prompt_fit
         asked = (
-            Quantity("tokens", chunks.size * chunks.whole + chunks.rest),
+            Quantity("tokens", self.share(chunks.tokens)),
             Quantity("chunks", chunks.count),
+            *((Quantity("prompts", chunks.prompts),) if chunks.prompts > 1 else ()),
+            *((Quantity("cached before them", chunks.prefix),) if chunks.prefix else ()),
             Quantity("tensor degree", self.parallelism.tensor),
             *quantities(layer.attention),
         )
-        constants = (entry("attention.prefill", KERNELS, fit), data_sheet(self.gpu, "bf16"))
+        constants = (attention_constants(self.calibration, fit), data_sheet(self.gpu, "bf16"))
         name = _kind(layer.attention)
         return Step(name, time, "s", "formula", 1.0, "prompt_attention", asked, constants, bar=kernel_bar(time, fit))
 
@@ -157,7 +166,7 @@ class ExplainedLayers(LayerCost):
             Quantity("tokens", tokens * replicas),
             Quantity("hidden size", mlp.width(self.model.hidden_size)),
             Quantity("expert ranks", degrees.expert),
-            Quantity("tensor degree", degrees.tensor),
+            Quantity("tensor degree", degrees.gpus_per_stage),
             *quantities(mlp),
             Quantity("weight size", weights.bytes_per_weight, "B"),
         )

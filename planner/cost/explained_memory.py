@@ -8,6 +8,7 @@ from planner.core.engine import MemoryRules
 from planner.core.explanation import Bar, Constants, Quantity, Step, added, numbered
 from planner.core.model import Layer, MoeMlp
 from planner.cost import memory
+from planner.cost.drafting import drafting_layers, drafting_weights
 from planner.cost.stage_memory import FORWARD, REQUESTS, SAMPLER, WORKSPACE, activation_parts, spread, stage_graphs
 from planner.cost.strategy import Strategy, stages_of
 from planner.units import Bytes
@@ -47,6 +48,10 @@ def _stage(strategy: Strategy, number: int, layers: tuple[Layer, ...], *, nvlink
         for name, size in parts.items()
         if size
     )
+    drafting = drafting_layers(strategy.model, strategy.workload.speculation) if last else ()
+    if drafting:
+        more = drafting_weights(strategy.model, drafting, strategy.parallelism)
+        held = (*held, Step("layers that guess", more, "B", "formula", formula="joining_weights"))
     source = (Constants(f"memory rules of {strategy.traits.name}", rules.source, ()),)
     buffers = memory.buffers(rules, memory.expert_shards(strategy.parallelism), nvlink=nvlink)
     graphs = stage_graphs(rules, layers, tensor)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from planner.core.estimate import Basis, CollectiveTime
 from planner.core.explanation import Bar, Constants, Quantity, Step, added, part
+from planner.core.model import LatentAttention, Mixer, MoeMlp
 from planner.core.plan import Group, Placement
 from planner.cost.collectives import factor_key
 from planner.cost.contention import Sharing
+from planner.cost.context_times import chunks_behind
 from planner.cost.explained_constants import COLLECTIVES, SERVING, entry
 from planner.cost.interconnect import GroupFacts
 from planner.cost.placed import Placed
@@ -41,8 +43,10 @@ class ExplainedWires:
         alone, shared = self.placed.times.group(group), self.placed.times.group(group, kept)
         reduced = self._reduces("all_reduce", group, [(alone.decode, strategy.decode_bytes, work.all_reduces)])
         slower = work.all_reduces * (shared.decode.time - alone.decode.time) + work.last * (shared.logits - alone.logits)
-        slower += self.placed.times.contexts(stage, group, kept) - self.placed.times.contexts(stage, group)
-        reduced = (*reduced, *self._contexts(stage, group))
+        contexts = self.placed.times.contexts
+        slower += contexts.decode(stage, group, kept) - contexts.decode(stage, group)
+        slower += self.placed.times.drafting(stage, group, kept) - self.placed.times.drafting(stage, group)
+        reduced = (*reduced, *self._contexts(stage, group), *self._drafting(stage, group))
         steps = [*reduced, *self._logits(group, alone.logits)] if work.last else [*reduced]
         return (*steps, *_shared(slower))
 
@@ -55,21 +59,23 @@ class ExplainedWires:
             (alone.chunk, strategy.chunk_bytes(chunks.size), count * chunks.whole),
             (alone.rest, strategy.chunk_bytes(chunks.rest), count),
         ]
-        slower = chunks.whole * (shared.chunk.time - alone.chunk.time) + shared.rest.time - alone.rest.time
-        return (*self._reduces("all_reduce", group, parts), *_shared(count * slower))
+        slower = count * (chunks.whole * (shared.chunk.time - alone.chunk.time) + shared.rest.time - alone.rest.time)
+        contexts = self.placed.times.contexts
+        slower += contexts.prompt(stage, group, kept) - contexts.prompt(stage, group)
+        return (*self._reduces("all_reduce", group, parts), *self._prompt_contexts(stage, group, 1), *_shared(slower))
 
     def riding(self, stage: int, group: Group) -> tuple[Step, ...]:
         """What the all-reduces of a stage grow by when a prompt shares its steps with decoding."""
-        count = self.strategy.stages[stage].all_reduces
-        value = count * self.placed.times.group(group, self.sharing.group(group)).riding
+        count, kept = self.strategy.stages[stage].all_reduces, self.sharing.group(group)
+        value, contexts = count * self.placed.times.group(group, kept).riding, self._prompt_contexts(stage, group, 2, kept)
         if not value:
-            return ()
+            return contexts
         sizes = (
             Quantity("decode message", self.strategy.decode_bytes, "B"),
             Quantity("chunk", self.strategy.chunk_bytes(self.strategy.chunks.size), "B"),
         )
         source = "all-reduces of chunk and decoding together, less those of decoding"
-        return (Step("all_reduce, beside decoding", value, "s", "formula", count, "all_reduce", sizes, source=source),)
+        return (Step("all_reduce, beside decoding", value, "s", "formula", count, "all_reduce", sizes, source=source), *contexts)
 
     def _reduces(self, name: str, group: Group, parts: list[tuple[CollectiveTime, Bytes, int]]) -> tuple[Step, ...]:
         """All-reduces of one group; nothing where there are none."""
@@ -78,10 +84,11 @@ class ExplainedWires:
 
     def _reduce(self, group: Group, one: CollectiveTime, size: Bytes, times: int) -> Step:
         """All-reduces of one size, ``times`` of them."""
-        calibration, facts = self.strategy.calibration, self.placed.wires.group(group)
+        reducing = self.placed.times.reducing(group)
+        calibration, facts = self.strategy.calibration, self.placed.wires.group(reducing)
         formula, constants = self._model(one, facts)
         value, interval = times * one.time, calibration.intervals.get(one.basis)
-        asked = [Quantity("message", size, "B"), Quantity("ranks", len(group)), Quantity("algorithm", one.algorithm)]
+        asked = [Quantity("message", size, "B"), Quantity("ranks", len(reducing)), Quantity("algorithm", one.algorithm)]
         if one.limiting_link:
             asked.append(Quantity("limiting link", one.limiting_link))
         basis = f"nine of ten collectives of machines left out of the fit, predicted from {_RESTS_ON.get(one.basis, 'a model')}"
@@ -109,24 +116,80 @@ class ExplainedWires:
         source = "an all-gather is the second half of a ring all-reduce, or as measured on this machine"
         return (Step("gather_logits", time, "s", "formula", 1.0, "all_reduce", asked, source=source),)
 
+    def _drafting(self, stage: int, group: Group) -> tuple[Step, ...]:
+        """The all-reduces and logits of a stage while tokens are guessed."""
+        strategy, work = self.strategy, self.strategy.stages[stage]
+        times = self.placed.times.group(group)
+        if times.draft is None or not self.placed.times.drafting(stage, group):
+            return ()
+        reduced = self._reduces("all_reduce, guessing", group, [(times.draft, strategy.draft_bytes, work.draft_all_reduces)])
+        asked = (Quantity("message", strategy.draft_logits_bytes, "B"), Quantity("ranks", len(group)))
+        value, source = work.draft_passes * times.draft_logits, "the logits of every guess, gathered"
+        logits = Step("gather_logits, guessing", value, "s", "formula", work.draft_passes, "all_reduce", asked, source=source)
+        return (*reduced, logits) if value else reduced
+
     def _contexts(self, stage: int, group: Group) -> tuple[Step, ...]:
-        """What ranks that share out the cache exchange in the layers of a stage."""
-        times, steps = self.placed.times, []
-        source = "queries and sums gathered, outputs reduced and scattered, each the half of an all-reduce over the group's links"
+        """What ranks that share out the cache exchange in the layers of a stage, in a decode step."""
+        steps = []
         for mixer, count in self.strategy.stages[stage].contexts:
-            held = times.context_messages(mixer)
-            asked = [Quantity(name, getattr(held, name), "B") for name in ("queries", "outputs", "sums")]
-            asked.append(Quantity("ranks", self.strategy.parallelism.decode_context))
-            value = count * times.context(group, mixer)
-            steps.append(Step("context_exchange", value, "s", "formula", count, "context_messages", tuple(asked), source=source))
+            value, tokens = count * self.placed.times.contexts.layer(group, mixer)[0], self.strategy.step_tokens
+            split = self.strategy.parallelism.prefill_context > 1
+            step = (
+                self._split(mixer, tokens, value, count)
+                if split
+                else self._context("context_exchange", mixer, tokens, value, count)
+            )
+            steps.append(step)
         return (part("context_exchange", tuple(steps)),) if steps else ()
+
+    def _prompt_contexts(self, stage: int, group: Group, which: int, kept: float = 1.0) -> tuple[Step, ...]:
+        """The same for a prompt: ``which`` is 1 for one alone, 2 for one beside decoding."""
+        strategy, times, steps = self.strategy, self.placed.times.contexts, []
+        for mixer, count in strategy.stages[stage].contexts:
+            value = count * times.layer(group, mixer, kept)[which]
+            if not value:
+                continue
+            if strategy.parallelism.prefill_context > 1:
+                steps.append(self._split(mixer, strategy.chunks.size, value, count * strategy.chunks.count))
+            elif isinstance(mixer, LatentAttention):
+                held = Quantity("latents", times.gathered(mixer), "B")
+                asked = (held, Quantity("ranks", strategy.parallelism.decode_context))
+                chunks = count * chunks_behind(strategy.chunks)[0]
+                source = "the cached latents before a chunk, gathered for it: half of an all-reduce over the group's links"
+                steps.append(Step("latents of a prompt", value, "s", "formula", chunks, "all_reduce", asked, source=source))
+            else:
+                steps.append(
+                    self._context("chunks of a prompt", mixer, strategy.chunks.size, value, count * strategy.chunks.count)
+                )
+        return (part("context_exchange", tuple(steps)),) if steps else ()
+
+    def _split(self, block: Mixer | MoeMlp, tokens: int, value: float, times: float) -> Step:
+        """What tensor groups that split prompts bring together of ``tokens`` for a block."""
+        held, groups = self.placed.times.contexts.together(block, tokens), self.strategy.parallelism.prefill_context
+        asked = (Quantity("together", held, "B"), Quantity("ranks", groups))
+        if isinstance(block, MoeMlp):
+            name, source = (
+                "tokens of experts",
+                "hidden states gathered before experts, their outputs reduced and scattered: an all-reduce in two halves",
+            )
+        else:
+            name, source = "latents for the cache", "gathered, for every rank keeps the whole cache: half of an all-reduce"
+        return Step(name, value, "s", "formula", times, "all_reduce", asked, source=source)
+
+    def _context(self, name: str, mixer: Mixer | MoeMlp, tokens: int, value: float, times: float) -> Step:
+        """The exchange of queries and partial results for ``tokens`` new ones."""
+        held = self.placed.times.contexts.messages(mixer, tokens)
+        asked = [Quantity(one, getattr(held, one), "B") for one in ("queries", "outputs", "sums")]
+        asked.append(Quantity("ranks", self.strategy.parallelism.decode_context))
+        source = "queries and sums gathered, outputs reduced and scattered, each the half of an all-reduce over the group's links"
+        return Step(name, value, "s", "formula", times, "context_messages", tuple(asked), source=source)
 
     def hops(self, stage: int, senders: Group, receivers: Group, *, prompt: bool) -> Step:
         """From one stage to the next: a decode micro-batch, or a prompt's mean chunk."""
         strategy, traits, place = self.strategy, self.strategy.traits, int(prompt)
         whole = self.placed.times.boundary(senders, receivers, self.sharing)[place]
         gather = self.placed.times.gather(receivers, self.sharing.group(receivers))[place]
-        tokens = strategy.chunks.size if prompt else strategy.batch
+        tokens = strategy.chunks.size if prompt else strategy.step_tokens
         slices = strategy.parallelism.tensor if traits.pipeline_sliced else 1
         hidden = strategy.model.hidden_size
         size = boundary_bytes(tokens, hidden, HIDDEN_BYTES, traits.pipeline_tensors, slices)

@@ -14,6 +14,7 @@ from planner.core.explanation import Bar, Constants, Explanation, Quantity, Step
 from planner.core.plan import Infeasible, Placement, Plan, Replica
 from planner.cost import serving
 from planner.cost.calibration import TtftFit
+from planner.cost.drafting import drafting_layers
 from planner.cost.explained_constants import ENGINES, entry, key_of
 from planner.cost.explained_layers import ExplainedLayers
 from planner.cost.explained_memory import memory_step
@@ -66,9 +67,9 @@ class _Tree:
         """TPOT of the slowest replica: its decode step, and its share of the others' prompts."""
         replica = self._slowest(lambda one: one.tpot)
         strategy, output = self.strategy, self.strategy.workload.output_tokens
-        share = strategy.interference
-        if not share:  # a static batch: all prompts are done before the first token
-            return added("TPOT", (self._decode(replica),))
+        share, decode = strategy.interference, self._decode_token(replica)
+        if not share:  # alone, or a static batch: all prompts are done before the first token
+            return added("TPOT", (decode,))
         riding = self._riding(replica)
         interference = Step(
             "prefill of other requests",
@@ -80,21 +81,30 @@ class _Tree:
             source="(requests - 1) / output tokens",
             children=riding,
         )
-        return added("TPOT", (self._decode(replica), interference), formula="time_per_output_token")
+        return added("TPOT", (decode, interference), formula="time_per_output_token")
+
+    def _decode_token(self, replica: int) -> Step:
+        """A decode step, or its share of one token where it yields several."""
+        step, guess = self._decode(replica), self.strategy.workload.speculation
+        if guess is None:
+            return step
+        each = 1 / self.strategy.tokens_a_step
+        asked = (Quantity("acceptance", guess.acceptance), Quantity("draft tokens", guess.draft_tokens))
+        return Step("decode step, by token", each * step.value, "s", "sum", each, "tokens_per_iteration", asked, children=(step,))
 
     def time_to_first_token(self) -> Step:
         """TTFT of the slowest replica."""
         replica = self._slowest(lambda one: one.ttft)
         strategy, metrics = self.strategy, self.metrics[replica]
         if strategy.workload.load == "batch":
-            step = strategy.calibration.overhead(strategy.traits.stack).step
-            parts = [self._prompt(replica), Step("step overhead", step, "s", "given", constants=self._overhead())]
+            parts = [self._prompt(replica), self._step_overhead()]
             return added("TTFT", tuple(one for one in (*parts, *self._wait(metrics)) if one.value))
-        fit, prompt = strategy.calibration.first_token(strategy.traits.stack), self._prompt(replica)
-        constants = (entry(f"engines.{key_of(strategy.calibration.ttft, fit)}.ttft", ENGINES, fit),)
+        fit, prompt = strategy.calibration.first_token(strategy.traits.first_token), self._prompt(replica)
+        constants = (entry(f"first_token.{key_of(strategy.calibration.ttft, fit)}", ENGINES, fit),)
         step_time = Step("decode step", metrics.decode_period, "s", "reference")
         parts = [
             Step("before the first kernel", fit.base, "s", "given", constants=constants),
+            Step("the same of latent attention", strategy.model.latent * fit.latent, "s", "given", constants=constants),
             Step("prompt", fit.prefill_factor * prompt.value, "s", "sum", fit.prefill_factor, children=(prompt,)),
             self._queue(replica, fit),
             Step(
@@ -111,17 +121,15 @@ class _Tree:
 
     def _queue(self, replica: int, fit: TtftFit) -> Step:
         """The prompts before one: those of a burst, or those that came by chance."""
-        strategy, times, metrics = self.strategy, self.times[replica], self.metrics[replica]
+        strategy, metrics = self.strategy, self.metrics[replica]
+        service = service_time(strategy, metrics.decode_period, metrics.riding)
+        one = Quantity("one prompt", service, "s")
         if strategy.workload.load == "request-rate":
-            service = service_time(strategy, metrics.decode_period, metrics.riding)
-            asked = (
-                Quantity("one prompt", service, "s"),
-                Quantity("requests a second", strategy.workload.request_rate / strategy.parallelism.data),
-            )
+            asked = (one, Quantity("requests a second", strategy.workload.request_rate / strategy.parallelism.data))
             return Step("prompts before it", metrics.queue, "s", "formula", 1.0, "prompt_wait", asked)
         share = fit.queue_share * (strategy.requests - 1) / 2
-        busiest = Step("busiest stage with one prompt", times.prefill_max + self.exchange[1], "s", "reference")
-        return Step("prompts before it", share * busiest.value, "s", "sum", share, "burst_wait", children=(busiest,))
+        each = Step("a prompt, and its share of the steps it takes", service, "s", "reference")
+        return Step("prompts before it", share * service, "s", "sum", share, "burst_wait", children=(each,))
 
     def _wait(self, metrics: ReplicaMetrics) -> tuple[Step, ...]:
         """The wait for KV cache, where there is one."""
@@ -132,8 +140,13 @@ class _Tree:
         formula = "slot_wait" if strategy.workload.load == "request-rate" else "saturation_wait"
         return (Step("wait for KV cache", metrics.wait, "s", "formula", 1.0, formula, asked),)
 
-    def _overhead(self) -> tuple[Constants, ...]:
+    def _step_overhead(self) -> Step:
         """What an engine adds to a step."""
+        strategy = self.strategy
+        asked = (Quantity("requests", strategy.requests),)
+        return Step("step_overhead", strategy.step_overhead, "s", "given", inputs=asked, constants=self._overhead())
+
+    def _overhead(self) -> tuple[Constants, ...]:
         fits = self.strategy.calibration.overheads
         fit = self.strategy.calibration.overhead(self.strategy.traits.stack)
         return (entry(f"engines.{key_of(fits, fit)}.overhead", ENGINES, fit),)
@@ -170,10 +183,9 @@ class _Tree:
     def _decode(self, replica: int) -> Step:
         """A decode step: every stage's in turn, or as often the slowest as there are micro-batches, whichever is longer."""
         strategy = self.strategy
-        fit = strategy.calibration.overhead(strategy.traits.stack)
         beside = [*self.wires.exchange(prompt=False)]
-        if fit.step:
-            beside.append(Step("step_overhead", fit.step, "s", "given", constants=self._overhead()))
+        if strategy.step_overhead:
+            beside.append(self._step_overhead())
         stages = self._decode_stages(self._longest(replica, lambda one: one.decode_sum))
         if len(stages) == 1:
             return added("decode step", (*stages[0].children, *beside))
@@ -199,10 +211,13 @@ class _Tree:
         strategy = self.strategy
         steps = []
         for number, (group, layers) in enumerate(zip(replica, stages_of(strategy.model, strategy.partition), strict=True)):
-            parts = self.layers.decode_parts(layers, strategy.batch)
+            parts = self.layers.decode_parts(layers, strategy.batch, strategy.workload.verified)
             head = strategy.stages[number].decode.get("head", Seconds(0.0))
             if head:
-                parts["head"] = part("head", (self.layers.head_step(strategy.batch, head),))
+                parts["head"] = part("head", (self.layers.head_step(strategy.step_tokens, head),))
+            if strategy.stages[number].draft_passes:
+                drafting = drafting_layers(strategy.model, strategy.workload.speculation)
+                parts["drafting"] = self.layers.drafting_part(drafting, strategy.batch, strategy.stages[number].draft_passes)
             kernels = tuple(part for part in parts.values() if part.value)
             steps.append(added("stage", (*kernels, *self.wires.decode(number, group))))
         return steps
@@ -213,7 +228,7 @@ class _Tree:
         steps = []
         longest = self._longest(replica, lambda one: one.riding_max)
         for number, (group, layers) in enumerate(zip(longest, stages_of(strategy.model, strategy.partition), strict=True)):
-            parts = self.layers.riding_parts(layers, strategy.chunks, strategy.batch)
+            parts = self.layers.riding_parts(layers, strategy.chunks, strategy.step_tokens)
             kernels = tuple(part for part in parts if part.value)
             steps.append(added("stage", (*kernels, *self.wires.riding(number, group))))
         exchange = self.wires.exchange(prompt=True)

@@ -65,13 +65,15 @@ def gemm_bytes(m: float, n: float, k: float, weight_bytes: float) -> Bytes:
     return Bytes(weight_bytes * n * k + ACTIVATION_BYTES * m * (n + k))
 
 
-@formula(source="roofline of its bytes and FLOP; launch and efficiencies fitted by weight format (data/calibration/kernels.yaml)")
+@formula(
+    source="roofline of its bytes and FLOP, and the inputs that are quantised; fitted by weight format (data/calibration/kernels.yaml)"
+)
 def gemm(m: float, n: float, k: float, weights: WeightFormat, gpu: GpuSpec, fit: KernelFit) -> Seconds:
     """Time of an (m, k) by (k, n) product on ``gpu``; zero if there is nothing to do."""
     if m <= 0 or n <= 0 or k <= 0:
         return Seconds(0.0)
-    moved, work = gemm_bytes(m, n, k, weights.bytes_per_weight), gemm_work(m, n, k)
-    launch = Seconds(fit.launch + k * fit.loop)
+    moved, work = gemm_bytes(m, n, k, weights.bytes_per_weight), Flop(gemm_work(m, n, k) + fit.fill)
+    launch = Seconds(fit.launch + k * fit.loop + fit.traffic * ACTIVATION_BYTES * m * k / gpu.memory_bandwidth)
     rate = gpu.rate(weights.math)
     return roofline(moved, work, gpu.memory_bandwidth, rate, fit.memory, fit.compute, launch, fit.sharpness)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from planner.core.hardware import GpuSpec
@@ -9,8 +10,8 @@ from planner.core.model import DenseMlp, LatentAttention, Layer, Mixer, ModelSpe
 from planner.core.plan import Parallelism
 from planner.core.quantization import BF16, WeightFormat
 from planner.cost import attention
-from planner.cost.calibration import NO_OVERHEAD, Calibration, OverheadFit
-from planner.cost.gemm import gemm
+from planner.cost.calibration import NO_OVERHEAD, AttentionFit, Calibration, OverheadFit
+from planner.cost.gemm import gemm, head
 from planner.cost.moe import experts_time
 from planner.units import Flop, Seconds
 
@@ -72,12 +73,24 @@ class LayerCost:
         self.parallelism = parallelism
         self.gpu = gpu
         self.calibration = calibration
+        self.token_fit, self.prompt_fit = self._attention_fit("decode"), self._attention_fit("prefill")
+
+    def _attention_fit(self, phase: str) -> AttentionFit:
+        return self.calibration.attention_fit(phase, self.gpu, self.overhead.stack, self.model.kv_element_bytes)
 
     def _product(self, tokens: float, outputs: float, inputs: float, weights: WeightFormat) -> Seconds:
         return gemm(tokens, outputs, inputs, weights, self.gpu, self.calibration.gemm_fit(weights.kernels))
 
+    def share(self, tokens: float) -> float:
+        """Of the tokens or requests of a step, those that fall to one tensor group where several split them."""
+        groups = self.parallelism.prefill_context
+        return tokens if groups == 1 else math.ceil(tokens / groups)
+
     def linear(self, layer: Layer, tokens: float) -> Seconds:
-        """The dense matrices of a layer for ``tokens`` tokens: attention's, and the feed-forward's that every token meets."""
+        """The dense matrices of a layer for ``tokens`` tokens: attention's, and the feed-forward's that every token meets. Where
+        several tensor groups split prompts and requests, for the share of one.
+        """
+        tokens = self.share(tokens)
         stored, time = self.model.weight_format, 0.0
         if layer.attention is not None:
             time += self._projections(layer.attention, tokens, layer.format_of("attention", stored))
@@ -115,6 +128,11 @@ class LayerCost:
         inner, hidden = mlp.intermediate_size / self.parallelism.tensor, self.model.hidden_size
         return self._product(tokens, mlp.inputs * inner, hidden, stored) + self._product(tokens, hidden, inner, stored)
 
+    def head(self, tokens: float) -> Seconds:
+        """The language-model head for ``tokens`` tokens."""
+        model = self.model
+        return head(tokens, model.vocabulary_size / self.parallelism.tensor, model.hidden_size, self.gpu, self.calibration)
+
     def experts(self, layer: Layer, tokens: float) -> Seconds:
         """The routed experts of a layer when each attention replica brings ``tokens`` tokens."""
         if not isinstance(layer.mlp, MoeMlp):
@@ -122,7 +140,7 @@ class LayerCost:
         degrees = self.parallelism
         together = tokens * degrees.data if degrees.attention_data_parallel else tokens
         ranks = degrees.expert
-        shards = degrees.tensor * (degrees.data if degrees.attention_data_parallel else 1) // ranks
+        shards = degrees.gpus_per_stage * (degrees.data if degrees.attention_data_parallel else 1) // ranks
         return experts_time(
             layer.mlp,
             self.model.hidden_size,
@@ -147,9 +165,10 @@ class LayerCost:
         work = attention.prompt_work(layer.attention, tensor, chunks.prefix + each)
         if chunks.prefix:
             work = Flop(work - attention.prompt_work(layer.attention, tensor, chunks.prefix))
-        work = Flop(chunks.prompts * work)
-        moved = attention.query_bytes(layer.attention.output_width(tensor), chunks.tokens)
-        return attention.prefill(work, moved, chunks.count, self.gpu, self.calibration.prefill_attention)
+        groups = self.parallelism.prefill_context
+        work = Flop(chunks.prompts * work / groups)
+        width, length = layer.attention.output_width(tensor), chunks.prefix + each
+        return attention.prefill(work, width, -(-chunks.tokens // groups), length, chunks.count, self.gpu, self.prompt_fit)
 
     def shared_out(self, context: int) -> tuple[int, int]:
         """Over how many ranks heads are split, and how much of ``context`` one holds: ranks that share out the cache by tokens
@@ -158,18 +177,18 @@ class LayerCost:
         ranks = self.parallelism.decode_context
         return self.parallelism.tensor // ranks, -(-context // ranks)
 
-    def decode(self, layer: Layer, sequences: float, context: int) -> dict[str, Seconds]:
-        """One token of each of ``sequences`` requests, by part."""
+    def decode(self, layer: Layer, sequences: float, context: int, verified: int = 1) -> dict[str, Seconds]:
+        """One token of each of ``sequences`` requests, by part, or ``verified`` of them at once."""
         cached = self.model.kv_element_bytes
-        fit, arithmetic = self.calibration.decode_attention, self.calibration.prefill_attention
         against = Seconds(0.0)
         if layer.attention is not None:
             heads, seen = self.shared_out(context)
-            against = attention.decode(layer.attention, heads, sequences, seen, self.gpu, fit, cached, arithmetic)
+            dealt = self.share(sequences)
+            against = attention.decode(layer.attention, heads, dealt, seen, self.gpu, self.token_fit, cached, self.prompt_fit)
         return {
-            "linear": self.linear(layer, sequences),
+            "linear": self.linear(layer, sequences * verified),
             "attention": against,
-            "experts": self.experts(layer, sequences),
+            "experts": self.experts(layer, sequences * verified),
             "elementwise": self._elementwise(layer),
         }
 

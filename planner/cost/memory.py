@@ -208,7 +208,7 @@ def cuda_graphs(
 
 def expert_shards(degrees: Parallelism) -> int:
     """Ranks that share the experts: those of one replica, or of all where replicas share them."""
-    return degrees.tensor * degrees.data if degrees.attention_data_parallel else degrees.tensor
+    return degrees.gpus_per_stage * (degrees.data if degrees.attention_data_parallel else 1)
 
 
 def buffers(rules: MemoryRules, ranks: int, *, nvlink: bool) -> Bytes:

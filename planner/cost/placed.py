@@ -11,7 +11,6 @@ from planner.core.estimate import (
     Communication,
     Estimate,
     PipelineUse,
-    Uncertainty,
 )
 from planner.core.plan import Placement, Replica
 from planner.cost import pipeline
@@ -22,6 +21,7 @@ from planner.cost.served import serving_of
 from planner.cost.stage_memory import tight_note
 from planner.cost.strategy import Strategy, stages_of
 from planner.cost.traffic import Traffic
+from planner.cost.uncertainty import uncertainty_of
 from planner.cost.wire_times import Hop, WireTimes
 from planner.units import Seconds
 
@@ -47,10 +47,11 @@ class Placed:
         """
         work, times, chunks = self.strategy.stages[number], self.times.group(gpus, kept), self.strategy.chunks
         decode = work.decode_total + work.all_reduces * times.decode.time + work.last * times.logits
-        decode += self.times.contexts(number, gpus, kept)
+        decode += self.times.contexts.decode(number, gpus, kept) + self.times.drafting(number, gpus, kept)
         prompt = chunks.whole * times.chunk.time + times.rest.time
-        riding = work.riding + work.all_reduces * times.riding
-        return Seconds(decode), Seconds(work.prefill_total + work.all_reduces * prompt), Seconds(riding)
+        riding = work.riding + work.all_reduces * times.riding + self.times.contexts.riding(number, gpus, kept)
+        prefill = work.prefill_total + work.all_reduces * prompt + self.times.contexts.prompt(number, gpus, kept)
+        return Seconds(decode), Seconds(prefill), Seconds(riding)
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt."""
@@ -128,8 +129,8 @@ class Placed:
                     work, one = strategy.stages[number], self.times.group(group)
                     gather = self.times.gather(group) if number else NO_EXCHANGE
                     decode = in_flight * (work.all_reduces * one.decode.time + work.last * one.logits + gather[0])
-                    decode += in_flight * self.times.contexts(number, group)
-                    prefill = work.all_reduces * one.riding + chunks * gather[1]
+                    decode += in_flight * (self.times.contexts.decode(number, group) + self.times.drafting(number, group))
+                    prefill = work.all_reduces * one.riding + chunks * gather[1] + self.times.contexts.riding(number, group)
                     shares.append(steps * decode + requests * prefill)
             for senders, receivers in pairwise(replica):
                 gather, (hop_decode, hop_prefill) = self.times.gather(receivers), self.times.boundary(senders, receivers)
@@ -176,7 +177,7 @@ class Placed:
             ttft=Seconds(max(one.ttft for one in metrics)),
             tpot=Seconds(max(one.tpot for one in metrics)),
             output_tokens_per_second=sum(one.throughput for one in metrics),
-            uncertainty=self._uncertainty(metrics, communication, decode),
+            uncertainty=uncertainty_of(strategy, metrics, communication, decode),
             serving=serving_of(strategy, metrics),
             assumptions=self._assumptions(metrics[slow]),
         )
@@ -200,7 +201,7 @@ class Placed:
         times = self.times.group(slowest, sharing.group(slowest))
         boundaries = [hop for replica in placement for hop in pairwise(replica)]
         hops = [self.times.boundary(senders, receivers, sharing) for senders, receivers in boundaries]
-        link, reduced = times.chunk.limiting_link, len(slowest) > 1
+        link, reduced = times.chunk.limiting_link, len(self.times.reducing(slowest)) > 1
         shares = [sharing.groups.get(frozenset(slowest), WHOLE)]
         if hops:
             worst = boundaries[max(range(len(hops)), key=lambda number: hops[number][1])]
@@ -246,8 +247,11 @@ class Placed:
             for part, time in work.prefill.items():
                 prefill[part] = prefill.get(part, 0.0) + time
             reduce = work.all_reduces * group_times.decode.time + work.last * group_times.logits
+            reduce += self.times.drafting(number, group)
             decode["all_reduce"] = decode.get("all_reduce", 0.0) + reduce
-            decode["context_exchange"] = decode.get("context_exchange", 0.0) + self.times.contexts(number, group)
+            contexts = self.times.contexts
+            decode["context_exchange"] = decode.get("context_exchange", 0.0) + contexts.decode(number, group)
+            prefill["context_exchange"] = prefill.get("context_exchange", 0.0) + contexts.prompt(number, group)
             prompt = chunks.whole * group_times.chunk.time + group_times.rest.time
             prefill["all_reduce"] = prefill.get("all_reduce", 0.0) + work.all_reduces * prompt
             if sharing.group(group) < 1:
@@ -264,7 +268,7 @@ class Placed:
             "expert_exchange": exchange[0],
             "point_to_point": hops_decode,
             "shared_links": shared_decode,
-            "step_overhead": self.strategy.calibration.overhead(self.strategy.traits.stack).step,
+            "step_overhead": self.strategy.step_overhead,
         }
         prefill |= {
             "expert_exchange": exchange[1],
@@ -274,39 +278,6 @@ class Placed:
         decode["waiting"] = metrics.decode_period - sum(decode.values())
         prefill["overlap"] = metrics.prefill - sum(prefill.values())
         return _breakdown(decode), _breakdown(prefill)
-
-    def _uncertainty(self, metrics: Sequence[ReplicaMetrics], communication: Communication, decode: Breakdown) -> Uncertainty:
-        """What held 90 % of published runs, wider by what the wires and the pipeline are unsure of."""
-        fit, traits = self.strategy.calibration.uncertainty, self.strategy.traits
-        reasons = ["90 % of published runs on NVSwitch machines fell within"]
-        if traits.stack not in fit.ttft:
-            reasons.append(f"no run of {traits.name} was measured: vLLM's constants stand in")
-        wires = {"high": 0.0, "medium": fit.modelled_links, "low": fit.unmeasured_links}[communication.confidence]
-        exchanged = ("all_reduce", "context_exchange", "shared_links")
-        share = sum(decode.parts.get(part, 0.0) for part in exchanged) / decode.total
-        if wires * share > WORTH_SAYING:
-            reasons.append(
-                "these links are modelled, not measured"
-                if communication.confidence == "medium"
-                else "no measurement of these links: measure them"
-            )
-        pipelined = len(self.strategy.stages) > 1
-        if pipelined:
-            reasons.append("pipelines are not validated against measurement")
-        shared_out = self.strategy.parallelism.decode_context > 1
-        if shared_out:
-            reasons.append("decode context parallelism is not validated against measurement")
-        wider = 1 + wires * share + fit.pipeline * (pipelined + shared_out)
-        low, high = fit.tpot["moe" if self.strategy.model.experts else "dense"]
-        first_low, first_high = fit.ttft.get(traits.stack) or fit.ttft["vllm"]
-        ttft, tpot = max(one.ttft for one in metrics), max(one.tpot for one in metrics)
-        rate = sum(one.throughput for one in metrics)
-        return Uncertainty(
-            ttft=(Seconds(ttft * first_low / wider), Seconds(ttft * first_high * wider)),
-            tpot=(Seconds(tpot * low / wider), Seconds(tpot * high * wider)),
-            output_tokens_per_second=(rate / (high * wider), rate * wider / low),
-            basis="; ".join(reasons),
-        )
 
     def _assumptions(self, metrics: ReplicaMetrics) -> tuple[str, ...]:
         strategy, model = self.strategy, self.strategy.model

@@ -54,7 +54,10 @@ class Pricer:
 
     def at(self, concurrency: int, load: Load | None = None) -> Pricer:
         """The same with so many requests in flight, and what it knows of the machine."""
-        workload = replace(self.workload, concurrency=concurrency, load=load or self.workload.load)
+        return self.under(replace(self.workload, concurrency=concurrency, load=load or self.workload.load))
+
+    def under(self, workload: Workload) -> Pricer:
+        """The same for another workload, and what it knows of the machine."""
         other = replace(self, workload=workload)
         vars(other).update({name: getattr(self, name) for name in ("wires", "collectives", "traffic", "has_nvlink")})
         return other

@@ -67,7 +67,7 @@ def metrics_of(strategy: Strategy, times: ReplicaTimes, exchange: tuple[Seconds,
     stages, passes = len(strategy.stages), strategy.chunks.count
     round_trip = times.hops_decode * stages / max(1, stages - 1)
     bottleneck = strategy.micro_batches * times.decode_max
-    decode = Seconds(max(times.decode_sum + round_trip, bottleneck) + exchange[0] + calibration.overhead(traits.stack).step)
+    decode = Seconds(max(times.decode_sum + round_trip, bottleneck) + exchange[0] + strategy.step_overhead)
     riding = Seconds(times.riding_max + exchange[1])
     serial = times.prefill_sum + passes * times.hops_prefill + exchange[1]
     mean_max, mean_sum = times.prefill_max / passes, times.prefill_sum / passes
@@ -75,13 +75,13 @@ def metrics_of(strategy: Strategy, times: ReplicaTimes, exchange: tuple[Seconds,
     prompt = pipeline.prompt_makespan(Seconds(serial), Seconds(ideal), traits.chunk_pipelining)
     if workload.load == "batch":
         return _static(strategy, decode, riding, prompt)
-    fit, output = calibration.first_token(traits.stack), workload.output_tokens
-    tpot = serving.time_per_output_token(decode, riding, strategy.interference)
-    alone = serving.time_to_first_token(prompt, decode, fit)
+    fit, output = calibration.first_token(traits.first_token), workload.output_tokens
+    tpot = serving.time_per_output_token(decode, riding, strategy.interference, strategy.tokens_a_step)
+    alone = serving.time_to_first_token(prompt, decode, fit, latent=strategy.model.latent)
     if workload.load == "request-rate":
         queue = open_queue(strategy, decode, riding)
     else:
-        queue = serving.burst_wait(Seconds(times.prefill_max + exchange[1]), strategy.requests, fit)
+        queue = serving.burst_wait(service_time(strategy, decode, riding), strategy.requests, fit)
     residence = Seconds(alone + queue + tpot * (output - 1))
     running = min(strategy.offered, strategy.requests)
     rate = serving.throughput(running, Seconds(alone + queue), tpot, output)
@@ -109,8 +109,9 @@ def service_time(strategy: Strategy, decode: Seconds, riding: Seconds) -> Second
 def _static(strategy: Strategy, decode: Seconds, riding: Seconds, prompts: Seconds) -> ReplicaMetrics:
     """A batch that starts together and ends together; what does not fit is a batch after it."""
     output = strategy.workload.output_tokens
-    ttft = Seconds(prompts + strategy.calibration.overhead(strategy.traits.stack).step)
-    wait = serving.saturation_wait(strategy.offered, strategy.requests, Seconds(ttft + decode * (output - 1)))
+    ttft = Seconds(prompts + strategy.step_overhead)
+    tpot = serving.time_per_output_token(decode, riding, 0.0, strategy.tokens_a_step)
+    wait = serving.saturation_wait(strategy.offered, strategy.requests, Seconds(ttft + tpot * (output - 1)))
     running = min(strategy.offered, strategy.requests)
-    rate = serving.throughput(running, ttft, decode, output)
-    return ReplicaMetrics(Seconds(ttft + wait), wait, Seconds(0.0), decode, decode, riding, prompts, rate)
+    rate = serving.throughput(running, ttft, tpot, output)
+    return ReplicaMetrics(Seconds(ttft + wait), wait, Seconds(0.0), tpot, decode, riding, prompts, rate)

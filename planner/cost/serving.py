@@ -28,26 +28,27 @@ def time_per_output_token(
     source="this project's reading of 1,260 published closed-loop runs (data/calibration/engines.yaml), median error about 25 %",
     valid="a prompt that nobody is before",
 )
-def time_to_first_token(prompt: Seconds, decode_step: Seconds, fit: TtftFit) -> Seconds:
-    """Mean time to first token without waiting for others or for KV cache: ``prompt`` is its own way through the pipeline.
+def time_to_first_token(prompt: Seconds, decode_step: Seconds, fit: TtftFit, *, latent: bool = False) -> Seconds:
+    """Mean time to first token without waiting for others or for KV cache: ``prompt`` is its own way through the pipeline, of a
+    model with ``latent`` attention or without.
 
     >>> round(time_to_first_token(Seconds(0.1), Seconds(0.02), TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)), 3)
     0.169
     """
-    return Seconds(fit.base + fit.prefill_factor * prompt + fit.decode_factor * decode_step)
+    return Seconds(fit.base + latent * fit.latent + fit.prefill_factor * prompt + fit.decode_factor * decode_step)
 
 
 @formula(
     source="this project's reading of the same runs: all requests start at once, and stay apart from then on", valid="closed loop"
 )
-def burst_wait(prefill: Seconds, requests: float, fit: TtftFit) -> Seconds:
+def burst_wait(service: Seconds, requests: float, fit: TtftFit) -> Seconds:
     """Mean time that a prompt waits behind others of a closed loop: a share of the ``requests`` stands before it, each of which
-    keeps the bottleneck busy for ``prefill``.
+    keeps it out for ``service``.
 
     >>> round(burst_wait(Seconds(0.1), 21, TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)), 3)
     0.14
     """
-    return Seconds(fit.queue_share * (requests - 1) * prefill / 2)
+    return Seconds(fit.queue_share * (requests - 1) * service / 2)
 
 
 @formula(source="Little's law: those who find no room wait for a round of those who did")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from planner.core.engine import EngineTraits
 from planner.core.estimate import StageMemory
 from planner.core.hardware import GpuSpec
-from planner.core.model import Layer, Mixer, ModelSpec, MoeMlp, kinds
+from planner.core.model import LatentAttention, Layer, Mixer, ModelSpec, MoeMlp, kinds
 from planner.core.plan import EngineLimits, Infeasible, Parallelism
 from planner.core.workload import Workload
 from planner.cost import memory, pipeline
 from planner.cost.calibration import Calibration
-from planner.cost.gemm import head
+from planner.cost.drafting import drafting_layers, drafting_time, with_drafting
 from planner.cost.layer import Chunks, LayerCost, cut
+from planner.cost.serving import tokens_per_iteration
 from planner.cost.stage_memory import activation_parts, stage_activation, stage_graphs, stage_on_gpu
 from planner.units import Bytes, Seconds
 
@@ -32,7 +33,8 @@ class StageWork:
     ``decode`` and ``prefill`` are seconds by part, of a decode step and of a whole prompt alone; ``riding`` is what a
     whole prompt adds to the decode steps it shares. The counts are of one decode step, and of one chunk of a prompt.
     ``exchanges`` are all-reduces over the whole expert group, ``contexts`` the layers of each kind of attention whose partial
-    results ranks exchange because they share out the cache.
+    results ranks exchange because they share out the cache, or of attention and experts before which they bring a batch together. ``draft_passes`` and ``draft_all_reduces`` are what guessing tokens takes
+    on the wires.
     """
 
     decode: dict[str, Seconds]
@@ -40,8 +42,10 @@ class StageWork:
     riding: Seconds
     all_reduces: int
     exchanges: int
-    contexts: tuple[tuple[Mixer, int], ...]
+    contexts: tuple[tuple[Mixer | MoeMlp, int], ...]
     last: bool
+    draft_passes: int = 0
+    draft_all_reduces: int = 0
 
     @property
     def decode_total(self) -> Seconds:
@@ -77,6 +81,12 @@ class Strategy:
     batch: int
     chunks: Chunks
     stages: tuple[StageWork, ...]
+    vendor: str
+
+    @property
+    def step_overhead(self) -> Seconds:
+        """What the engine adds to a decode step of all requests, its layers apart."""
+        return self.calibration.overhead(self.traits.stack).of_step(self.requests)
 
     @property
     def interference(self) -> float:
@@ -84,23 +94,45 @@ class Strategy:
         return 0.0 if self.workload.load == "batch" else (self.requests - 1) / self.workload.output_tokens
 
     @property
+    def tokens_a_step(self) -> float:
+        """Tokens that a decode step yields for each sequence: one, and the guesses that are right."""
+        guess = self.workload.speculation
+        return 1.0 if guess is None else tokens_per_iteration(guess.acceptance, guess.draft_tokens)
+
+    @property
     def room(self) -> int:
         """Requests that can run at once on one replica."""
         return max(1, min(self.max_concurrency, self.limits.max_sequences))
 
     @property
+    def step_tokens(self) -> int:
+        """Tokens of one decode micro-batch: one of each sequence, or those that are verified together."""
+        return self.batch * self.workload.verified
+
+    @property
     def decode_bytes(self) -> Bytes:
         """Hidden states of one decode micro-batch: the message of an all-reduce."""
+        return self.chunk_bytes(self.step_tokens)
+
+    @property
+    def draft_bytes(self) -> Bytes:
+        """Hidden states of one token of each sequence of a micro-batch: the message of an all-reduce while tokens are guessed."""
         return Bytes(self.batch * self.model.hidden_size * HIDDEN_BYTES)
 
+    @property
+    def draft_logits_bytes(self) -> Bytes:
+        """Logits of one guess for each sequence of a micro-batch."""
+        return Bytes(self.batch * self.model.vocabulary_size * HIDDEN_BYTES)
+
     def chunk_bytes(self, tokens: int) -> Bytes:
-        """Hidden states of one chunk of a prompt."""
-        return Bytes(tokens * self.model.hidden_size * HIDDEN_BYTES)
+        """Hidden states of one chunk of a prompt, or of one tensor group's share of it."""
+        groups = self.parallelism.prefill_context
+        return Bytes(-(-tokens // groups) * self.model.hidden_size * HIDDEN_BYTES)
 
     @property
     def logits_bytes(self) -> Bytes:
         """Logits of one decode micro-batch, gathered over the tensor ranks of the last stage."""
-        return Bytes(self.batch * self.model.vocabulary_size * HIDDEN_BYTES)
+        return Bytes(self.step_tokens * self.model.vocabulary_size * HIDDEN_BYTES)
 
 
 def stages_of(model: ModelSpec, partition: Sequence[int]) -> list[tuple[Layer, ...]]:
@@ -171,10 +203,14 @@ def price_strategy(
     ``gpu`` and ``gpu_memory`` are those of the weakest GPU of the plan. ``nvlink`` says whether the machine has any.
     """
     stages = stage_memory(model, parallelism, partition, limits, gpu_memory, traits, nvlink=nvlink)
-    refusal = _memory_refusal(model, workload, parallelism, partition, limits, stages, traits)
+    layers_of = stages_of(model, partition)
+    drafting = drafting_layers(model, workload.speculation)
+    if drafting:
+        stages[-1] = with_drafting(stages[-1], model, drafting, parallelism)
+        layers_of[-1] = (*layers_of[-1], *drafting)
+    refusal = _memory_refusal(model, workload, parallelism, layers_of, limits, stages, traits)
     if refusal is not None:
         return refusal
-    layers_of = stages_of(model, partition)
     tensor, chunk = parallelism.tensor, limits.max_batched_tokens
     element, grouped = model.kv_element_bytes, traits.cache_groups
     held = workload.input_tokens + math.ceil(traits.answer_reserved * workload.output_tokens)
@@ -218,37 +254,50 @@ def price_strategy(
         batch=batch,
         chunks=chunks,
         stages=tuple(
-            _work(cost, layers, batch, workload.mean_context, chunks, first=number == 0, last=number == len(layers_of) - 1)
-            for number, layers in enumerate(layers_of)
+            _work(cost, layers, batch, workload, chunks, drafting, first=number == 0, last=number == len(partition) - 1)
+            for number, layers in enumerate(stages_of(model, partition))
         ),
+        vendor=gpu.vendor,
     )
 
 
 def _work(
-    cost: LayerCost, layers: Sequence[Layer], batch: int, context: int, chunks: Chunks, *, first: bool, last: bool
+    cost: LayerCost,
+    layers: Sequence[Layer],
+    batch: int,
+    workload: Workload,
+    chunks: Chunks,
+    drafting: Sequence[Layer],
+    *,
+    first: bool,
+    last: bool,
 ) -> StageWork:
-    degrees = cost.parallelism
+    degrees, context, verified = cost.parallelism, workload.mean_context, workload.verified
     decode: dict[str, float] = {}
     prefill: dict[str, float] = {}
     riding = 0.0
     all_reduces = exchanges = 0
-    contexts: dict[Mixer, int] = {}
+    contexts: dict[Mixer | MoeMlp, int] = {}
     for layer, count in kinds(layers):
-        for part, time in cost.decode(layer, batch, context).items():
+        for part, time in cost.decode(layer, batch, context, verified).items():
             decode[part] = decode.get(part, 0.0) + count * time
         for part, time in cost.prefill(layer, chunks).items():
             prefill[part] = prefill.get(part, 0.0) + count * time
-        riding += count * cost.riding(layer, chunks, batch)
+        riding += count * cost.riding(layer, chunks, batch * verified)
         exchanged = degrees.attention_data_parallel and isinstance(layer.mlp, MoeMlp)
         exchanges += count * exchanged
         all_reduces += count * (layer.reductions - exchanged)
         if layer.attention is not None and degrees.decode_context > 1:
             contexts[layer.attention] = contexts.get(layer.attention, 0) + count
-    decode["head"] = (
-        head(batch, cost.model.vocabulary_size / degrees.tensor, cost.model.hidden_size, cost.gpu, cost.calibration)
-        if last
-        else 0.0
-    )
+        if degrees.prefill_context > 1:
+            for split in (layer.attention, layer.mlp):
+                if isinstance(split, LatentAttention | MoeMlp):
+                    contexts[split] = contexts.get(split, 0) + count
+    passes = workload.speculation.draft_tokens if workload.speculation is not None and drafting and last else 0
+    if last:
+        decode["head"] = cost.head(batch * verified)
+    if passes:
+        decode["drafting"] = drafting_time(cost, drafting, batch, context, passes)
     return StageWork(
         decode={part: Seconds(time) for part, time in decode.items()},
         prefill={part: Seconds(time) for part, time in prefill.items()},
@@ -257,6 +306,8 @@ def _work(
         exchanges=exchanges,
         contexts=tuple(contexts.items()),
         last=last,
+        draft_passes=passes,
+        draft_all_reduces=passes * sum(layer.reductions for layer in drafting) * (degrees.tensor > 1),
     )
 
 
@@ -264,7 +315,7 @@ def _memory_refusal(
     model: ModelSpec,
     workload: Workload,
     parallelism: Parallelism,
-    partition: Sequence[int],
+    layers_of: Sequence[Sequence[Layer]],
     limits: EngineLimits,
     stages: Sequence[StageMemory],
     traits: EngineTraits,
@@ -272,7 +323,7 @@ def _memory_refusal(
     """Why the poorest stage cannot hold its weights and one request, with the numbers; ``None`` if it can."""
     need_tokens = memory.rounded_tokens(-(-workload.total_tokens // parallelism.decode_context), traits.block_tokens)
     worst: tuple[float, int, Bytes] | None = None
-    for number, (stage, layers) in enumerate(zip(stages, stages_of(model, partition), strict=True)):
+    for number, (stage, layers) in enumerate(zip(stages, layers_of, strict=True)):
         one = memory.kv_bytes(
             layers,
             parallelism.tensor,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, islice
 
 from planner.core.estimate import CollectiveTime
-from planner.core.model import Attention, LatentAttention, Mixer
-from planner.core.plan import Group
+from planner.core.plan import Group, tensor_groups
 from planner.cost.collectives import Collectives
 from planner.cost.contention import ALONE, Sharing, stretch
-from planner.cost.exchanges import ContextExchange, context_messages
+from planner.cost.context_times import ContextTimes
 from planner.cost.point_to_point import boundary_bytes, hop_time
 from planner.cost.strategy import HIDDEN_BYTES, Strategy
 from planner.cost.traffic import Traffic
@@ -21,7 +21,8 @@ from planner.units import Bytes, Seconds
 class GroupTimes:
     """All-reduces of one tensor-parallel group: of a decode step, of a chunk, of the last chunk; and its logits.
 
-    ``riding`` is what one all-reduce of every chunk grows by when a prompt shares its steps with decoding.
+    ``riding`` is what one all-reduce of every chunk grows by when a prompt shares its steps with decoding, ``draft`` an all-reduce
+    while tokens are guessed, ``draft_logits`` the logits of a guess.
     """
 
     decode: CollectiveTime
@@ -29,6 +30,8 @@ class GroupTimes:
     rest: CollectiveTime
     riding: Seconds
     logits: Seconds
+    draft: CollectiveTime | None
+    draft_logits: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,25 @@ class Hop:
     decode: Seconds
     prefill: Seconds
     order: Group
+
+
+MOST_ORDERS = 500
+"""Orders of a stage's GPUs that are tried: all 105 of eight GPUs in pairs."""
+
+
+def partitions(gpus: Group, size: int) -> Iterator[Group]:
+    """Every way to cut GPUs into groups of ``size``, one group after the other, those in order of index first.
+
+    >>> list(partitions((0, 1, 2, 3), 2))
+    [(0, 1, 2, 3), (0, 2, 1, 3), (0, 3, 1, 2)]
+    """
+    if not gpus:
+        yield ()
+        return
+    for others in combinations(gpus[1:], size - 1):
+        group = (gpus[0], *others)
+        for rest in partitions(tuple(gpu for gpu in gpus if gpu not in group), size):
+            yield (*group, *rest)
 
 
 class WireTimes:
@@ -54,15 +76,44 @@ class WireTimes:
         self._hops: dict[tuple[frozenset[int], frozenset[int]], list[Hop]] = {}
         self._pairs: dict[tuple[int, int, float], tuple[Seconds, Seconds]] = {}
         self._gathers: dict[tuple[frozenset[int], float], tuple[Seconds, Seconds]] = {}
-        self._contexts: dict[tuple[frozenset[int], Mixer, float], Seconds] = {}
+        self.contexts = ContextTimes(strategy, self._all_gather)
+        self._orders: dict[frozenset[int], Group] = {}
 
     def group(self, gpus: Sequence[int], kept: float = 1.0) -> GroupTimes:
         """The all-reduces of one tensor-parallel group that keeps ``kept`` of its bandwidth."""
-        key = frozenset(gpus), kept
+        reducing = self.reducing(gpus)
+        key = frozenset(reducing), kept
         found = self._groups.get(key)
         if found is None:
-            found = self._groups[key] = self._group(gpus, kept)
+            found = self._groups[key] = self._group(reducing, kept)
         return found
+
+    def reducing(self, gpus: Sequence[int]) -> Sequence[int]:
+        """The GPUs of a stage whose all-reduces take longest: all of them, or one tensor group of several."""
+        degrees = self.strategy.parallelism
+        if degrees.prefill_context == 1:
+            return gpus
+        size = self.strategy.chunk_bytes(self.strategy.chunks.size)
+        groups = tensor_groups(tuple(gpus), degrees.tensor)
+        return max(groups, key=lambda one: self.collectives.all_reduce(self.wires.group(one), size).time)
+
+    def in_order(self, gpus: Sequence[int]) -> Group:
+        """GPUs that become one stage in the best order found, where several tensor groups do."""
+        degrees, several = self.strategy.parallelism, tuple(gpus)
+        if degrees.prefill_context == 1:
+            return several
+        found = self._orders.get(frozenset(gpus))
+        if found is None:
+            orders = islice(partitions(tuple(sorted(several)), degrees.tensor), MOST_ORDERS)
+            found = self._orders[frozenset(gpus)] = min(orders, key=self._on_the_wires)
+        return found
+
+    def _on_the_wires(self, gpus: Group) -> Seconds:
+        """What a request of its own spends on the wires of a stage in this order."""
+        work, times, chunks = self.strategy.stages[0], self.group(gpus), self.strategy.chunks
+        prompt = work.all_reduces * (chunks.whole * times.chunk.time + times.rest.time) + self.contexts.prompt(0, gpus)
+        decode = work.all_reduces * times.decode.time + self.contexts.decode(0, gpus)
+        return Seconds(prompt + self.strategy.workload.output_tokens * decode)
 
     def _group(self, gpus: Sequence[int], kept: float) -> GroupTimes:
         strategy, facts = self.strategy, self.wires.group(gpus)
@@ -73,9 +124,9 @@ class WireTimes:
                 return alone
             return replace(alone, time=Seconds(alone.time * stretch(facts, size, kept)))
 
-        decode = reduce(strategy.decode_bytes)
+        decode, drafts = reduce(strategy.decode_bytes), strategy.stages[-1].draft_passes > 0
         riding = sum(
-            times * (reduce(strategy.chunk_bytes(size + strategy.batch)).time - decode.time)
+            times * (reduce(strategy.chunk_bytes(size + strategy.step_tokens)).time - decode.time)
             for size, times in strategy.chunks.parts
         )
         return GroupTimes(
@@ -84,6 +135,8 @@ class WireTimes:
             rest=reduce(strategy.chunk_bytes(strategy.chunks.rest)),
             riding=Seconds(riding),
             logits=self._all_gather(gpus, strategy.logits_bytes, kept),
+            draft=reduce(strategy.draft_bytes) if drafts else None,
+            draft_logits=self._all_gather(gpus, strategy.draft_logits_bytes, kept) if drafts else Seconds(0.0),
         )
 
     def _all_gather(self, gpus: Sequence[int], size: Bytes, kept: float) -> Seconds:
@@ -91,30 +144,13 @@ class WireTimes:
         alone = self.collectives.all_gather(facts, size)
         return alone if kept >= 1 else Seconds(alone * stretch(facts, size, kept))
 
-    def contexts(self, stage: int, gpus: Sequence[int], kept: float = 1.0) -> Seconds:
-        """What the ranks of a stage exchange in a decode step because they share out the cache; nothing where they do not."""
-        return Seconds(sum(count * self.context(gpus, mixer, kept) for mixer, count in self.strategy.stages[stage].contexts))
-
-    def context(self, gpus: Sequence[int], mixer: Mixer, kept: float = 1.0) -> Seconds:
-        """Of one layer: queries and sums are gathered, partial outputs reduced and scattered, over the links of the whole group."""
-        key = frozenset(gpus), mixer, kept
-        found = self._contexts.get(key)
-        if found is None:
-            held = self.context_messages(mixer)
-            sizes = held.queries, held.outputs, held.sums
-            found = self._contexts[key] = Seconds(sum(self._all_gather(gpus, size, kept) for size in sizes))
-        return found
-
-    def context_messages(self, mixer: Mixer) -> ContextExchange:
-        """What the ranks which share a cache hold together of a decode micro-batch."""
-        degrees = self.strategy.parallelism
-        assert isinstance(mixer, Attention | LatentAttention)
-        heads = mixer.query_heads * degrees.decode_context // degrees.tensor
-        if isinstance(mixer, LatentAttention):
-            width, output = mixer.cached, mixer.latent_size
-        else:
-            width, output = mixer.head_size, mixer.values
-        return context_messages(self.strategy.batch, heads, width, output, HIDDEN_BYTES)
+    def drafting(self, stage: int, gpus: Sequence[int], kept: float = 1.0) -> Seconds:
+        """The all-reduces and logits of a stage while tokens are guessed; nothing where they are not."""
+        work = self.strategy.stages[stage]
+        times = self.group(gpus, kept) if work.draft_passes else None
+        if times is None or times.draft is None:
+            return Seconds(0.0)
+        return Seconds(work.draft_all_reduces * times.draft.time + work.draft_passes * times.draft_logits)
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt.
@@ -147,7 +183,7 @@ class WireTimes:
 
             chunks = strategy.chunks
             prefill = sum(times * time(size) for size, times in chunks.parts) / chunks.count
-            found = self._pairs[key] = time(strategy.batch), Seconds(prefill)
+            found = self._pairs[key] = time(strategy.step_tokens), Seconds(prefill)
         return found
 
     def gather(self, receivers: Sequence[int], kept: float = 1.0) -> tuple[Seconds, Seconds]:

@@ -20,6 +20,8 @@ _VLLM = {
     "-dp": "data",
     "--decode-context-parallel-size": "decode context",
     "-dcp": "decode context",
+    "--prefill-context-parallel-size": "prefill context",
+    "-pcp": "prefill context",
     "--enable-expert-parallel": "experts spread",
     "-ep": "experts spread",
     "--max-model-len": "context",
@@ -57,6 +59,12 @@ _SGLANG = {
     "--ep-size": "expert",
     "--ep": "expert",
     "--expert-parallel-size": "expert",
+    "--dcp-size": "decode context",
+    "--decode-context-parallel-size": "decode context",
+    "--attn-cp-size": "attention context",
+    "--attention-context-parallel-size": "attention context",
+    "--moe-dp-size": "expert replicas",
+    "--moe-data-parallel-size": "expert replicas",
     "--context-length": "context",
     "--max-running-requests": "sequences",
     "--chunked-prefill-size": "batched",
@@ -74,6 +82,8 @@ _TENSORRT = {
     "--pipeline-parallel-size": "pipeline",
     "--ep-size": "expert",
     "--moe-expert-parallel-size": "expert",
+    "--cp-size": "attention context",
+    "--context-parallel-size": "attention context",
     "--max-batch-size": "sequences",
     "--max-num-tokens": "batched",
     "--max-seq-len": "context",
@@ -96,12 +106,18 @@ _KEYS = {
     "tensor_parallel_size": "tensor",
     "pipeline_parallel_size": "pipeline",
     "moe_expert_parallel_size": "expert",
+    "context_parallel_size": "attention context",
     "max_batch_size": "sequences",
     "max_num_tokens": "batched",
     "max_seq_len": "context",
     "enable_attention_dp": "attention flag",
 }
 _TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TENSORRT, "tgi": _TGI}
+_NOT_PLANNED = {
+    "attention context": "context parallelism",
+    "expert replicas": "data parallelism of the experts alone",
+}
+"""Degrees that change how many GPUs a launch takes or what each holds, and of which no plan can say so."""
 _SWITCHES = frozenset({"experts spread", "attention flag"})
 _PARTITIONS = {"vllm": "VLLM_PP_LAYER_PARTITION", "sglang": "SGLANG_PP_LAYER_PARTITION"}
 GONE = {
@@ -139,6 +155,7 @@ class Understood:
     attention_data: bool
     expert: int
     decode_context: int
+    prefill_context: int
     nodes: int
     node: int
     devices: tuple[int, ...] | None
@@ -165,6 +182,11 @@ def understand(found: Found, source: str) -> Understood:
     def count(name: str) -> int | None:
         return None if name not in said else _number(said[name], f"{source}: {name}")
 
+    for name, what in _NOT_PLANNED.items():
+        if (count(name) or 1) > 1:
+            raise BadInput(
+                f"asks for {what} over {said[name]} ranks, which is not planned", path=source, hint="import one without"
+            )
     devices = _devices(found.environment.get(DEVICES), source)
     # TGI splits a model over all GPUs it sees, unless it is told
     unsaid = len(devices) if engine == "tgi" and devices and said.get("sharded") != "false" else 1
@@ -178,7 +200,8 @@ def understand(found: Found, source: str) -> Understood:
         if tensor % together:
             raise BadInput(f"{tensor} tensor ranks are not divisible by {together} attention replicas", path=source)
         tensor, data = tensor // together, together
-    expert = count("expert") or (tensor * together if "experts spread" in said else 1)
+    groups = count("prefill context") or 1
+    expert = count("expert") or (tensor * groups * together if "experts spread" in said else 1)
     divided = together if engine == "sglang" else 1
     node = found.worker if found.worker is not None else count("node") or 0
     sequences, batched = count("sequences"), count("batched")
@@ -195,6 +218,7 @@ def understand(found: Found, source: str) -> Understood:
         attention_data=together > 1,
         expert=expert,
         decode_context=count("decode context") or 1,
+        prefill_context=groups,
         nodes=count("nodes") or 1,
         node=node if "start" not in said else max(node, 1),
         devices=devices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, TypeVar
 
@@ -25,7 +26,7 @@ from planner.documents.base import Document, validate
 from planner.documents.files import DATA
 from planner.documents.hardware import load_gpu
 from planner.errors import BadInput
-from planner.units import Bytes, Seconds, parse_time
+from planner.units import Bytes, Flop, Seconds, parse_time
 
 Time = Annotated[float, BeforeValidator(lambda value: float(parse_time(value)))]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -41,6 +42,7 @@ class Roofline(Document):
     sharpness: float = Field(gt=0)
     loop: Time = 0.0
     traffic: float = Field(default=0.0, ge=0)
+    fill: float = Field(default=0.0, ge=0)
     rows: int
     systems: int
     left_out_error: float | None
@@ -53,8 +55,10 @@ class Straight(Document):
 
     launch: Time
     efficiency: Share
-    sharpness: float = Field(default=1.0, gt=0)
-    traffic: float = Field(default=0.0, ge=0)
+    context: Time = 0.0
+    elements: Time = 0.0
+    short: float = Field(default=0.0, ge=0)
+    steepness: float = Field(default=0.0, ge=0)
     rows: int
     systems: int
     left_out_error: float | None
@@ -74,7 +78,7 @@ class KernelsDocument(Document):
     schema_version: int
     fitted: str
     source: str
-    skew: float = Field(gt=0, le=1)
+    popularity: float = Field(ge=0)
     gemm: dict[str, Roofline]
     moe: dict[str, Roofline]
     attention: dict[str, Straight]
@@ -161,9 +165,11 @@ class PointToPointDocument(Document):
 
 
 class TtftDocument(Document):
-    """Time to first token around the prefill, one engine."""
+    """Time to first token around the prefill, one engine, or older releases of it."""
 
+    runs: int
     base: Time
+    latent: Time
     prefill_factor: float = Field(gt=0)
     queue_share: float = Field(ge=0)
     decode_factor: float = Field(ge=0)
@@ -191,6 +197,7 @@ class OverheadDocument(Document):
     layer: Time
     moe_layer: Time
     step: Time
+    sequence: Time
 
 
 class EngineDocument(Document):
@@ -198,7 +205,6 @@ class EngineDocument(Document):
 
     runs: int
     overhead: OverheadDocument
-    ttft: TtftDocument
 
 
 class BarDocument(Document):
@@ -211,10 +217,12 @@ class BarDocument(Document):
 
 
 class BarsDocument(Document):
-    """Error bars: of TPOT by kind of model, of TTFT by engine."""
+    """Error bars: of TPOT by kind of model, of TTFT by engine, of output tokens a second by load and by vendor."""
 
     tpot: dict[str, BarDocument]
     ttft: dict[str, BarDocument]
+    rates: dict[str, BarDocument]
+    vendors: dict[str, BarDocument]
 
 
 class EnginesDocument(Document):
@@ -224,6 +232,7 @@ class EnginesDocument(Document):
     fitted: str
     source: str
     engines: dict[str, EngineDocument]
+    first_token: dict[str, TtftDocument]
     uncertainty: BarsDocument
 
 
@@ -251,9 +260,8 @@ def load_calibration() -> Calibration:
     return Calibration(
         gemm={name: _kernel(item) for name, item in kernels.gemm.items()},
         moe={name: _kernel(item) for name, item in kernels.moe.items()},
-        skew=kernels.skew,
-        decode_attention=_straight(kernels.attention["decode"]),
-        prefill_attention=_straight(kernels.attention["prefill"]),
+        popularity=kernels.popularity,
+        attention={name: _straight(item) for name, item in kernels.attention.items()},
         exchanges={name: _straight(item) for name, item in kernels.exchanges.items()},
         anchors=tuple(_anchor(item) for item in collectives.all_reduce_anchors),
         nccl={
@@ -282,17 +290,25 @@ def load_calibration() -> Calibration:
             network_efficiency=serving.point_to_point.network_efficiency,
         ),
         overheads={
-            name: OverheadFit(Seconds(one.overhead.layer), Seconds(one.overhead.moe_layer), Seconds(one.overhead.step))
+            name: OverheadFit(
+                Seconds(one.overhead.layer),
+                Seconds(one.overhead.moe_layer),
+                Seconds(one.overhead.step),
+                Seconds(one.overhead.sequence),
+                name,
+            )
             for name, one in fitted.engines.items()
         },
         ttft={
-            name: TtftFit(Seconds(one.ttft.base), one.ttft.prefill_factor, one.ttft.queue_share, one.ttft.decode_factor)
-            for name, one in fitted.engines.items()
+            name: TtftFit(Seconds(one.base), one.prefill_factor, one.queue_share, one.decode_factor, Seconds(one.latent))
+            for name, one in fitted.first_token.items()
         },
         moe_imbalance_factor=serving.moe.imbalance_factor,
         uncertainty=UncertaintyFit(
-            tpot={name: (item.low, item.high) for name, item in fitted.uncertainty.tpot.items()},
-            ttft={name: (item.low, item.high) for name, item in fitted.uncertainty.ttft.items()},
+            tpot=_bars(fitted.uncertainty.tpot),
+            ttft=_bars(fitted.uncertainty.ttft),
+            rates=_bars(fitted.uncertainty.rates),
+            vendors=_bars(fitted.uncertainty.vendors),
             pipeline=serving.uncertainty.pipeline,
             unmeasured_links=serving.uncertainty.unmeasured_links,
             modelled_links=serving.uncertainty.modelled_links,
@@ -309,6 +325,7 @@ def _kernel(item: Roofline) -> KernelFit:
         item.sharpness,
         Seconds(item.loop),
         item.traffic,
+        Flop(item.fill * 1e9),
         (item.low, item.high),
     )
 
@@ -321,8 +338,16 @@ def _operation(item: OperationDocument, sizes: list[int]) -> OperationFit:
 
 
 def _straight(item: Straight) -> AttentionFit:
-    interval = item.low, item.high
-    return AttentionFit(Seconds(item.launch), item.efficiency, item.left_out_error, item.sharpness, item.traffic, interval)
+    return AttentionFit(
+        Seconds(item.launch),
+        item.efficiency,
+        item.left_out_error,
+        Seconds(item.context),
+        Seconds(item.elements),
+        item.short,
+        item.steepness,
+        (item.low, item.high),
+    )
 
 
 def _anchor(item: AnchorDocument) -> Anchor:
@@ -340,3 +365,7 @@ def _anchor(item: AnchorDocument) -> Anchor:
         item.ranks,
         points,
     )
+
+
+def _bars(items: Mapping[str, BarDocument]) -> dict[str, tuple[float, float]]:
+    return {name: (item.low, item.high) for name, item in items.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,6 +18,7 @@ from planner import __version__
 from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Parallelism, Placement, Plan
 from planner.core.saved import Expected, RankPlace, SavedPlan
+from planner.core.speculation import Method, Speculation
 from planner.core.topology import Topology
 from planner.core.workload import Load, Workload
 from planner.documents import strict_yaml
@@ -47,6 +48,15 @@ class ModelDocument(Document):
     facts: dict[str, Any]
 
 
+class SpeculationDocument(Document):
+    """How tokens are guessed, and how often they are right."""
+
+    method: Method
+    draft_tokens: Count
+    acceptance_rate: Annotated[float, Field(ge=0, lt=1)]
+    checkpoint: str = ""
+
+
 class WorkloadDocument(Document):
     """The traffic and the targets."""
 
@@ -60,6 +70,7 @@ class WorkloadDocument(Document):
     ttft_target: Time | None = None
     tpot_target: Time | None = None
     target_percentile: Literal[50, 90, 99] | None = None
+    speculation: SpeculationDocument | None = None
 
 
 class TopologyPart(Document):
@@ -86,6 +97,7 @@ class DegreesDocument(Document):
     data: Count
     expert: Count
     decode_context: Count = 1
+    prefill_context: Count = 1
 
 
 class LimitsDocument(Document):
@@ -196,6 +208,7 @@ def plan_document(saved: SavedPlan) -> dict[str, Any]:
                 "ttft_target": None if workload.ttft_target is None else write_time(workload.ttft_target),
                 "tpot_target": None if workload.tpot_target is None else write_time(workload.tpot_target),
                 "target_percentile": workload.percentile,
+                "speculation": _speculation_out(workload.speculation),
             }
         ),
         "topology": {
@@ -210,6 +223,7 @@ def plan_document(saved: SavedPlan) -> dict[str, Any]:
             "data": degrees.data,
             "expert": degrees.expert,
             **({"decode_context": degrees.decode_context} if degrees.decode_context > 1 else {}),
+            **({"prefill_context": degrees.prefill_context} if degrees.prefill_context > 1 else {}),
         },
         "placement": [[list(group) for group in replica] for replica in plan.placement],
         "placement_proven_optimal": saved.proven,
@@ -225,6 +239,23 @@ def plan_document(saved: SavedPlan) -> dict[str, Any]:
         **({"assumptions": list(saved.assumptions)} if saved.assumptions else {}),
         **({"warnings": list(saved.warnings)} if saved.warnings else {}),
     }
+
+
+def _speculation_out(guess: Speculation | None) -> dict[str, Any] | None:
+    if guess is None:
+        return None
+    said = {"method": guess.method, "draft_tokens": guess.draft_tokens, "acceptance_rate": guess.acceptance}
+    return said | ({"checkpoint": guess.checkpoint} if guess.checkpoint else {})
+
+
+def _speculation(document: SpeculationDocument | None, name: str) -> Speculation | None:
+    if document is None:
+        return None
+    refuse_unsafe(document.checkpoint or "none", f"{name}: $.workload.speculation.checkpoint")
+    try:
+        return Speculation(document.method, document.draft_tokens, document.acceptance_rate, document.checkpoint)
+    except BadInput as error:
+        raise BadInput(error.problem, path=f"{name}: $.workload.speculation.{error.path}") from None
 
 
 def _expected_out(expected: Expected) -> dict[str, Any]:
@@ -270,8 +301,9 @@ def parse_plan(text: str, name: str, find_topology: Callable[[str], Topology]) -
         document.workload.request_rate or 0.0,
         document.workload.prefix_hit_rate,
         document.workload.target_percentile,
+        _speculation(document.workload.speculation, name),
     )
-    plan = _plan(document, model, topology, name)
+    plan = replace(_plan(document, model, topology, name), speculation=workload.speculation)
     saved = SavedPlan(
         model=model,
         model_reference=document.model.reference,
@@ -334,13 +366,13 @@ def _topology(part: TopologyPart, name: str, find: Callable[[str], Topology]) ->
 
 def _plan(document: PlanDocument, model: ModelSpec, topology: Topology, name: str) -> Plan:
     item = document.parallelism
-    degrees = Parallelism(item.tensor, item.pipeline, item.data, item.expert, item.decode_context)
+    degrees = Parallelism(item.tensor, item.pipeline, item.data, item.expert, item.decode_context, item.prefill_context)
     _check_placement(document.placement, degrees, topology, name)
     placement: Placement = tuple(tuple(tuple(group) for group in replica) for replica in document.placement)
     if len(document.layer_partition) != degrees.pipeline or sum(document.layer_partition) != len(model.layers):
         problem = f"must be {degrees.pipeline} stages that hold {len(model.layers)} layers together"
         raise BadInput(f"{problem}, found {document.layer_partition}", path=f"{name}: $.layer_partition")
-    if degrees.expert not in {1, degrees.tensor, degrees.tensor * degrees.data} and degrees.gpus % degrees.expert:
+    if degrees.expert not in {1, degrees.gpus_per_stage, degrees.gpus_per_stage * degrees.data} and degrees.gpus % degrees.expert:
         raise BadInput(f"{degrees.gpus} GPUs are not divisible by EP {degrees.expert}", path=f"{name}: $.parallelism.expert")
     if degrees.tensor % degrees.decode_context:
         problem = f"TP {degrees.tensor} is not divisible by DCP {degrees.decode_context}"
@@ -360,8 +392,9 @@ def _check_placement(placement: list[list[list[int]]], degrees: Parallelism, top
             raise BadInput(f"holds {len(replica)} stages; the pipeline degree is {degrees.pipeline}", path=f"{place}[{number}]")
         for stage, group in enumerate(replica):
             here = f"{place}[{number}][{stage}]"
-            if len(group) != degrees.tensor:
-                raise BadInput(f"holds {len(group)} GPUs; the tensor degree is {degrees.tensor}", path=here)
+            if len(group) != degrees.gpus_per_stage:
+                split = f", over {degrees.prefill_context} groups" if degrees.prefill_context > 1 else ""
+                raise BadInput(f"holds {len(group)} GPUs; the tensor degree is {degrees.tensor}{split}", path=here)
             for gpu in group:
                 if not 0 <= gpu < len(topology.gpus):
                     raise BadInput(f"there is no GPU {gpu}; {topology.name} has {len(topology.gpus)}", path=here)

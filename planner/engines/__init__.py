@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from functools import cache
 
+from planner.core.context import not_shared, not_split
 from planner.core.engine import Engine, LaunchSpec
 from planner.core.model import ModelSpec
 from planner.core.plan import Plan
@@ -37,9 +38,10 @@ def find_engine(name: str) -> Engine:
 
 def launch(engine: Engine, plan: Plan, model: ModelSpec, topology: Topology) -> LaunchSpec:
     """What starts ``plan`` with ``engine``. Raises ``BadInput`` where the engine is not known to run it, whoever made the plan."""
-    if plan.parallelism.decode_context > 1 and not engine.traits.decode_context:
-        hint = "emit it for vllm, or plan again without decode context parallelism"
+    if refused := not_shared(model, engine.traits) if plan.parallelism.decode_context > 1 else None:
         raise BadInput(
-            f"{engine.traits.name} is not planned with decode context parallelism", path=f"{plan.parallelism}", hint=hint
+            refused, path=f"{plan.parallelism}", hint="emit it for vllm, or plan again without decode context parallelism"
         )
+    if refused := not_split(model, engine.traits) if plan.parallelism.prefill_context > 1 else None:
+        raise BadInput(refused, path=f"{plan.parallelism}", hint="plan again without prefill context parallelism")
     return engine.launch(plan, model, topology)

@@ -12,6 +12,7 @@ from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchPro
 from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Plan, Replica
+from planner.core.speculation import METHODS, Speculation
 from planner.core.topology import Topology
 from planner.engines import vllm
 from planner.engines.flags import Command
@@ -24,6 +25,10 @@ GIB = 2.0**30
 MIB = 2.0**20
 FIRST_PORT = 8000
 LEADER_PORT = 20000
+SHARING_KERNELS = "flashinfer"
+"""The attention kernels that let ranks share out a cache of latents on every GPU. FlashAttention 3, what Hopper runs by itself, does
+not; TensorRT-LLM's do on Blackwell alone; Triton's do for key and value heads too, at a price that is not known here.
+"""
 ASYNC_BATCH_DEPTH = 0
 """--pp-async-batch-depth as it is where nobody says."""
 
@@ -53,6 +58,9 @@ def _default_limits(gpu: GpuSpec, memory: Bytes) -> EngineLimits:
     del gpu
     chunk, requests = next((chunk, requests) for below, chunk, requests in _BY_MEMORY if memory < below)
     return EngineLimits(requests, chunk, memory_fraction(memory, chunk, requests))
+
+
+_ALGORITHMS = {"mtp": "NEXTN", "eagle3": "EAGLE3", "ngram": "NGRAM"}
 
 
 def default_partition(layers: int, stages: int) -> tuple[int, ...]:
@@ -103,6 +111,10 @@ TRAITS = EngineTraits(
     default_limits=_default_limits,
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
+    decode_context=frozenset({"latent"}),
+    decode_context_element=2,
+    speculation=frozenset(METHODS),
+    pipelined_speculation=frozenset({"mtp"}),
     sources=(SGLANG.read_from,),
 )
 
@@ -121,6 +133,9 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, replicas: Sequence[Repl
     command.set("attention-data", together)
     command.set("data", len(replicas) if together == 1 else 1)
     command.set("expert", degrees.expert)
+    if degrees.decode_context > 1:
+        command.state("decode-context", degrees.decode_context)
+        command.state("attention", SHARING_KERNELS, why="others do not share out the cache on every GPU")
     if model.weight_format != model.checkpoint_format and model.weight_format.name in _ONLINE_QUANTISATION:
         command.state("quantisation", model.weight_format.name)
     if model.dtype_override is not None:
@@ -132,10 +147,23 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, replicas: Sequence[Repl
     command.state("batched-tokens", limits.max_batched_tokens * together)
     command.state("graphs", max(1, limits.max_sequences // degrees.pipeline))
     command.state("memory", f"{limits.memory_fraction:g}")
+    if plan.speculation is not None:
+        _guess(command, plan.speculation)
     groups = [group for replica in replicas for group in replica]
     if reason := wires.no_custom_all_reduce(TRAITS.custom_all_reduce, groups):
         command.state("no-custom-all-reduce", why=reason)
     return command
+
+
+def _guess(command: Command, speculation: Speculation) -> None:
+    """How tokens are guessed: one after another, never a tree of them; SGLang counts what is verified, the sure token with it."""
+    command.state("speculation", _ALGORITHMS[speculation.method])
+    if speculation.method != "ngram":
+        command.state("draft-steps", speculation.draft_tokens)
+        command.state("draft-branches", 1)
+    if speculation.checkpoint:
+        command.state("draft-checkpoint", speculation.checkpoint)
+    command.state("draft-tokens", speculation.verified)
 
 
 def _engine(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchProcess, LaunchSpec, MemoryRules
+from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchProcess, LaunchSpec, MemoryRules, Release
 from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
 from planner.core.plan import EngineLimits, Plan
+from planner.core.speculation import LOOKED_UP, METHODS, Speculation
 from planner.core.topology import Topology
 from planner.documents import yaml_out
 from planner.engines import vllm
@@ -32,6 +33,7 @@ KEYS = frozenset(
         "moe_expert_parallel_size",
         "moe_tensor_parallel_size",
         "enable_attention_dp",
+        "speculative_config",
         "pp_partition",
         "max_batch_size",
         "max_num_tokens",
@@ -60,24 +62,26 @@ def _first_ranks(layers: int, stages: int) -> tuple[int, ...]:
     return tuple(whole + (stage < extra) for stage in range(stages))
 
 
+_MEMORY = MemoryRules(
+    sampler_base=Bytes(0.0),
+    sampler_bytes_per_logit=4.0,
+    buffers_single=Bytes(0.25 * GIB),
+    buffers_nvlink=Bytes(2.1 * GIB),
+    buffers_pcie=Bytes(0.3 * GIB),
+    cuda_graphs={1: (Bytes(0.56 * GIB), Bytes(0.0105 * GIB)), 2: (Bytes(0.19 * GIB), Bytes(0.019 * GIB))},
+    cuda_graphs_expert_layer=Bytes(0.025 * GIB),
+    ranges=vllm.TRAITS.memory.ranges,
+    source="assumption: as vLLM measures them; few TensorRT-LLM start-up logs are public",
+    forward="by-hidden-size",
+)
+
 TRAITS = EngineTraits(
     name="tensorrt-llm",
     version="1.x",
     stack="tensorrt-llm",
     budget_rule="fraction-of-free",
     block_tokens=32,
-    memory=MemoryRules(
-        sampler_base=Bytes(0.0),
-        sampler_bytes_per_logit=4.0,
-        buffers_single=Bytes(0.25 * GIB),
-        buffers_nvlink=Bytes(2.1 * GIB),
-        buffers_pcie=Bytes(0.3 * GIB),
-        cuda_graphs={1: (Bytes(0.56 * GIB), Bytes(0.0105 * GIB)), 2: (Bytes(0.19 * GIB), Bytes(0.019 * GIB))},
-        cuda_graphs_expert_layer=Bytes(0.025 * GIB),
-        ranges=vllm.TRAITS.memory.ranges,
-        source="assumption: as vLLM measures them; few TensorRT-LLM start-up logs are public",
-        forward="by-hidden-size",
-    ),
+    memory=_MEMORY,
     vocabulary_multiple=64,
     custom_all_reduce=CustomAllReduce(
         max_bytes={0: {2: 16 * MIB, 4: 8 * MIB, 6: 8 * MIB, 8: 8 * MIB}},
@@ -90,6 +94,9 @@ TRAITS = EngineTraits(
     default_limits=_default_limits,
     expert_degrees=_expert_degrees,
     default_partition=_first_ranks,
+    speculation=frozenset(METHODS),
+    pipelined_speculation=frozenset(METHODS),
+    releases=(Release("1.1", _MEMORY, _default_limits, cache_groups=False, answering="tensorrt-llm-1.0"),),
     sources=("TensorRT-LLM main, November 2026 (read, not run)",),
 )
 
@@ -124,10 +131,22 @@ def _config(plan: Plan) -> dict[str, Any]:
         "kv_cache_config": {"free_gpu_memory_fraction": limits.memory_fraction},
         "cuda_graph_config": {"enable_padding": True, "max_batch_size": limits.max_sequences},
     }
+    if plan.speculation is not None:
+        config["speculative_config"] = _guesses(plan.speculation)
     unknown = set(config) - KEYS
     if unknown:
         raise AssertionError(f"keys outside the table: {sorted(unknown)}")
     return config
+
+
+def _guesses(speculation: Speculation) -> dict[str, Any]:
+    """How tokens are guessed."""
+    count = speculation.draft_tokens
+    if speculation.method == "mtp":
+        return {"decoding_type": "MTP", "num_nextn_predict_layers": count}
+    if speculation.method == "ngram":
+        return {"decoding_type": "NGram", "max_draft_len": count, "max_matching_ngram_size": LOOKED_UP}
+    return {"decoding_type": "Eagle", "max_draft_len": count, "speculative_model_dir": speculation.checkpoint}
 
 
 def _serve(plan: Plan, model: ModelSpec, port: int) -> list[str]:

@@ -78,6 +78,7 @@ TRAITS = EngineTraits(
     default_limits=_default_limits,
     expert_degrees=_expert_degrees,
     default_partition=vllm.default_partition,
+    speculation=frozenset({"ngram"}),
     sources=(TGI.read_from,),
     most_stages=1,
     spans_hosts=False,
@@ -117,6 +118,8 @@ def _command(plan: Plan, model: ModelSpec, number: int) -> Command:
             "graphs", captured(limits.max_sequences), why="left out, TGI captures 32 requests at most; all are priced as captured"
         )
     command.state("memory", f"{min(1.0, limits.memory_fraction / WIGGLE_ROOM):.6g}")
+    if plan.speculation is not None:
+        command.state("speculation", plan.speculation.draft_tokens, why="words of the prompt are looked up (n-grams)")
     if number:
         command.state("socket", f"/tmp/text-generation-replica-{number}")  # noqa: S108 - beside the default, which is there too
     command.set("leader-port", MASTER_PORT + number)

@@ -26,6 +26,7 @@ TGI = FlagTable(
         "memory": Flag("--cuda-memory-fraction", "1.0"),
         "socket": Flag("--shard-uds-path"),
         "leader-port": Flag("--master-port", "29500"),
+        "speculation": Flag("--speculate"),
         "port": Flag("--port", "3000"),
     },
 )

@@ -6,12 +6,15 @@ parser takes what is written here (``make test-engines``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from planner.core.engine import CustomAllReduce, Engine, EngineTraits, LaunchProcess, LaunchSpec, MemoryRanges, MemoryRules
 from planner.core.hardware import GpuSpec
 from planner.core.model import ModelSpec
-from planner.core.plan import EngineLimits, Group, Plan, Replica
+from planner.core.plan import EngineLimits, Group, Plan, Replica, tensor_groups
+from planner.core.speculation import LOOKED_UP, METHODS, Speculation
 from planner.core.topology import Topology
 from planner.engines.flags import Command
 from planner.engines.placement import Part, is_even, parts, ranks_of, replicas_by_host, several_parts
@@ -101,7 +104,10 @@ TRAITS = EngineTraits(
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
     cache_groups=True,
-    decode_context=True,
+    decode_context=frozenset({"grouped", "latent"}),
+    prefill_context=frozenset({"latent"}),
+    speculation=frozenset(METHODS),
+    pipelined_speculation=frozenset(METHODS),
     sources=(VLLM.read_from,),
 )
 
@@ -113,6 +119,7 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, groups: Iterable[Group]
     command.state("tensor", degrees.tensor)
     command.set("pipeline", degrees.pipeline)
     command.set("decode-context", degrees.decode_context)
+    command.set("prefill-context", degrees.prefill_context)
     if degrees.expert > 1:
         command.state("expert")
     if model.weight_format != model.checkpoint_format and model.weight_format.name in _ONLINE_QUANTISATION:
@@ -125,9 +132,22 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, groups: Iterable[Group]
     command.state("sequences", limits.max_sequences)
     command.state("batched-tokens", limits.max_batched_tokens)
     command.state("memory", f"{limits.memory_fraction:g}")
-    if reason := wires.no_custom_all_reduce(TRAITS.custom_all_reduce, groups):
+    if plan.speculation is not None:
+        command.state("speculation", json.dumps(_guesses(plan.speculation)))
+    reducing = [one for group in groups for one in tensor_groups(group, degrees.tensor)]
+    if reason := wires.no_custom_all_reduce(TRAITS.custom_all_reduce, reducing):
         command.state("no-custom-all-reduce", why=reason)
     return command
+
+
+def _guesses(speculation: Speculation) -> dict[str, Any]:
+    """The document that says how tokens are guessed."""
+    said: dict[str, Any] = {"method": speculation.method, "num_speculative_tokens": speculation.draft_tokens}
+    if speculation.method == "eagle3":
+        said["model"] = speculation.checkpoint
+    if speculation.method == "ngram":
+        said["prompt_lookup_max"] = LOOKED_UP
+    return said
 
 
 def _numa(command: Command, wires: Wires, gpus: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ VLLM = FlagTable(
         "data-address": Flag("--data-parallel-address", "127.0.0.1"),
         "data-port": Flag("--data-parallel-rpc-port", "29550"),
         "decode-context": Flag("--decode-context-parallel-size", "1"),
+        "prefill-context": Flag("--prefill-context-parallel-size", "1"),
         "expert": Flag("--enable-expert-parallel"),
         "executor": Flag("--distributed-executor-backend"),
         "nodes": Flag("--nnodes", "1"),
@@ -36,6 +37,8 @@ VLLM = FlagTable(
         "batched-tokens": Flag("--max-num-batched-tokens"),
         "memory": Flag("--gpu-memory-utilization", "0.92"),
         "no-custom-all-reduce": Flag("--disable-custom-all-reduce"),
+        "speculation": Flag("--speculative-config"),
         "port": Flag("--port", "8000"),
+        "transfer": Flag("--kv-transfer-config"),
     },
 )

@@ -33,13 +33,13 @@ def probe(topology: Topology) -> dict[str, Any]:
         "kind": "probe",
         "planner_version": __version__,
         "name": topology.name,
-        "origin": _origin(topology),
+        "origin": origin(topology),
         "hosts": [
             {"name": host.name, "peer_to_peer": host.peer_to_peer, "facts": facts.document(host.facts)} for host in topology.hosts
         ],
         "gpus": [
             {**shown, "bus_id": gpu.bus_id, "facts": facts.document(gpu.facts)}
-            for shown, gpu in zip(_gpus(topology), topology.gpus, strict=True)
+            for shown, gpu in zip(gpus(topology), topology.gpus, strict=True)
         ],
         "nics": [
             {"id": nic.id, "host": host.name, "label": nic.label, "bus_id": nic.bus_id, "rate_bytes_per_s": nic.rate}
@@ -59,7 +59,7 @@ def recommendation(answer: Recommendation) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "kind": "recommendation",
         "planner_version": __version__,
-        "topology": {"name": answer.topology.name, "gpus": _gpus(answer.topology), "origin": _origin(answer.topology)},
+        "topology": {"name": answer.topology.name, "gpus": gpus(answer.topology), "origin": origin(answer.topology)},
         "model": {
             "name": model.name,
             "family": model.family,
@@ -78,12 +78,14 @@ def recommendation(answer: Recommendation) -> dict[str, Any]:
     }
 
 
-def _origin(topology: Topology) -> dict[str, Any]:
-    origin = topology.origin
-    return {"kind": origin.kind, "source": origin.source, "assumptions": list(origin.assumptions)}
+def origin(topology: Topology) -> dict[str, Any]:
+    """Where a topology comes from."""
+    said = topology.origin
+    return {"kind": said.kind, "source": said.source, "assumptions": list(said.assumptions)}
 
 
-def _gpus(topology: Topology) -> list[dict[str, Any]]:
+def gpus(topology: Topology) -> list[dict[str, Any]]:
+    """The GPUs of a topology in the order of the numbers that plans use."""
     return [
         {
             "index": index,
@@ -98,13 +100,14 @@ def _gpus(topology: Topology) -> list[dict[str, Any]]:
 
 
 def parallelism(degrees: Parallelism) -> dict[str, int]:
-    """Degrees by the names that engines give them; decode context parallelism where there is any."""
+    """Degrees by the names that engines give them; context parallelism where there is any."""
     return {
         "tensor_parallel_size": degrees.tensor,
         "pipeline_parallel_size": degrees.pipeline,
         "data_parallel_size": degrees.data,
         "expert_parallel_size": degrees.expert,
         **({"decode_context_parallel_size": degrees.decode_context} if degrees.decode_context > 1 else {}),
+        **({"prefill_context_parallel_size": degrees.prefill_context} if degrees.prefill_context > 1 else {}),
     }
 
 
@@ -123,13 +126,14 @@ def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, A
             "memory_fraction": plan.limits.memory_fraction,
         },
         "memory": {
-            "stages": [_memory(stage) for stage in estimate.memory],
+            "stages": [stage_memory(stage) for stage in estimate.memory],
             "kv_cache_tokens": estimate.kv_cache_tokens,
             "max_concurrency": estimate.max_concurrency,
         },
-        "communication": _communication(estimate.communication),
+        "communication": wires(estimate.communication),
         "pipeline": _pipeline(estimate),
         "estimate": _estimate(estimate, plan.parallelism.gpus, one.ranked.missed(answer.workload)),
+        "maximum": traffic.maximum_document(one.maximum),
         "launch": {
             "processes": [
                 {
@@ -149,7 +153,8 @@ def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, A
     }
 
 
-def _memory(stage: StageMemory) -> dict[str, int | list[int]]:
+def stage_memory(stage: StageMemory) -> dict[str, int | list[int]]:
+    """Memory of one GPU of a stage, part by part."""
     parts = {
         "weights_bytes": int(stage.weights),
         "kv_cache_bytes": int(stage.kv_cache),
@@ -164,7 +169,9 @@ def _memory(stage: StageMemory) -> dict[str, int | list[int]]:
     return {**parts, "total_bytes": sum(parts.values()), "capacity_bytes": int(stage.capacity), **ranges}
 
 
-def _communication(communication: Communication) -> dict[str, Any]:
+def wires(communication: Communication) -> dict[str, Any]:
+    """What the wires of a plan cost."""
+
     def layer(one: CollectiveTime | None) -> float:
         return 0.0 if one is None else communication.all_reduces_per_layer * one.time
 

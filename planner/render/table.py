@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from planner.core.estimate import CollectiveTime, Estimate
@@ -14,6 +12,7 @@ from planner.graph.paths import class_matrix
 from planner.graph.ranks import rank_lines, rank_map
 from planner.render import facts, scene, show, terminal, text
 from planner.render import workload as traffic
+from planner.render.prose import notes, paragraph, verbatim
 from planner.search.recommendation import Recommendation, Recommended
 from planner.units import Seconds
 
@@ -25,52 +24,29 @@ SHOWN_REFUSALS = 5
 _console = terminal.console
 
 
-def _paragraph(console: Console, words: str, *, indent: int = 0, style: str = "") -> None:
-    """Words wrapped to the terminal, indented; a list item hangs under its dash."""
-    from rich.text import Text
-
-    margin = " " * indent
-    hanging = margin + ("  " if words.startswith("- ") else "")
-    lines = textwrap.wrap(
-        text.printable(words),
-        max(20, console.width),
-        initial_indent=margin,
-        subsequent_indent=hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    for line in lines:
-        console.print(Text(line, style=style), soft_wrap=True)
-
-
-def _verbatim(words: str) -> None:
-    """A line to copy: never wrapped, never styled."""
-    sys.stdout.write(text.printable(words) + "\n")
-
-
 def probe(topology: Topology, stated: Topology | None = None) -> None:
     """Draw what was found; ``stated`` is the same without the bandwidths that its hardware implies."""
     console = _console()
     drawn = scene.scene_of(stated or topology, topology, topology.findings)
-    _paragraph(console, drawn.title, style="bold")
-    _paragraph(console, f"{topology.origin.kind}: {topology.origin.source}", style="dim")
+    paragraph(console, drawn.title, style="bold")
+    paragraph(console, f"{topology.origin.kind}: {topology.origin.source}", style="dim")
     console.print()
     show.draw(drawn, console)
     if len(topology.gpus) <= MOST_COLUMNS:
         console.print()
         for line in matrix_lines(topology):
-            _verbatim(line)
+            verbatim(line)
     else:
-        _paragraph(console, f"{len(topology.gpus)} × {len(topology.gpus)} matrix: see --format json", style="dim")
+        paragraph(console, f"{len(topology.gpus)} × {len(topology.gpus)} matrix: see --format json", style="dim")
     said = facts.lines(topology, console.width)
     if said:
         console.print()
         for line in said:
-            _paragraph(console, line)
-    _notes(
+            paragraph(console, line)
+    notes(
         console, "findings", [f"{one.code}: {one.message}" + (f" ({one.hint})" if one.hint else "") for one in topology.findings]
     )
-    _notes(console, "assumed", topology.origin.assumptions)
+    notes(console, "assumed", topology.origin.assumptions)
 
 
 def matrix_lines(topology: Topology) -> list[str]:
@@ -83,25 +59,17 @@ def matrix_lines(topology: Topology) -> list[str]:
     return lines
 
 
-def _notes(console: Console, title: str, notes: Sequence[str]) -> None:
-    if notes:
-        console.print()
-        _paragraph(console, title, style="bold")
-        for note in notes:
-            _paragraph(console, f"- {note}")
-
-
 def recommendation(answer: Recommendation, *, ranks: bool = False) -> None:
     """Plans best first, why, and the command of the first; with ``ranks`` which GPU is which rank of it."""
     console = _console()
     workload, model = answer.workload, answer.model
-    _paragraph(
+    paragraph(
         console,
         f"{model.name} ({model.storage}, {model.parameters / 1e9:.1f}B) on {answer.topology.name} "
         f"with {answer.engine.name} {answer.engine.version}",
         style="bold",
     )
-    _paragraph(
+    paragraph(
         console,
         f"{traffic.words(workload)}; best {answer.objective} first{_fewest(answer)}",
         style="dim",
@@ -110,10 +78,10 @@ def recommendation(answer: Recommendation, *, ranks: bool = False) -> None:
         console.print()
         _plans(console, answer)
     asked_for_one = len(answer.infeasible) == 1
-    _notes(console, "why" if answer.plans else "not possible" if asked_for_one else "nothing fits", answer.reasons)
+    notes(console, "why" if answer.plans else "not possible" if asked_for_one else "nothing fits", answer.reasons)
     _refusals(console, answer)
-    _notes(console, "warnings", answer.warnings)
-    _notes(console, "assumed", answer.topology.origin.assumptions)
+    notes(console, "warnings", answer.warnings)
+    notes(console, "assumed", answer.topology.origin.assumptions)
     if answer.plans:
         if ranks:
             _ranks(console, answer)
@@ -142,20 +110,20 @@ def _plans(console: Console, answer: Recommendation) -> None:
     else:  # a narrow terminal must not cut numbers short
         for number, (rank, degrees, *numbers) in enumerate(rows):
             named = ", ".join(f"{name} {value}" for (name, _), value in zip(_COLUMNS[2:], numbers, strict=True))
-            _paragraph(console, f"{rank} {degrees}: {named}", style="bold" if number == 0 else "")
+            paragraph(console, f"{rank} {degrees}: {named}", style="bold" if number == 0 else "")
     console.print()
     for one in answer.plans:
         for line in _details(one, answer):
-            _paragraph(console, line, indent=0 if line.startswith("#") else 3)
+            paragraph(console, line, indent=0 if line.startswith("#") else 3)
     unsure = answer.plans[0].ranked.estimate.uncertainty
-    _paragraph(
+    paragraph(
         console,
         f"error bars of #1: TTFT {_between(unsure.ttft)}, TPOT {_between(unsure.tpot)}, "
         f"{text.rate(unsure.output_tokens_per_second[0])} to {text.rate(unsure.output_tokens_per_second[1])} tok/s ({unsure.basis})",
         style="dim",
     )
     if any(one.ranked.plan.parallelism.pipeline > 1 for one in answer.plans):
-        _paragraph(console, f"bubble: {BUBBLE_CONVENTION}", style="dim")
+        paragraph(console, f"bubble: {BUBBLE_CONVENTION}", style="dim")
 
 
 def _between(interval: tuple[Seconds, Seconds]) -> str:
@@ -196,6 +164,8 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
     yield _memory_line(estimate)
     yield "; ".join(_wires(estimate))
     yield traffic.serving_line(estimate.serving, answer.workload)
+    if one.maximum is not None:
+        yield traffic.maximum_line(one.maximum, answer.workload)
     missed = one.ranked.missed(answer.workload)
     if missed:
         yield f"misses the target for {' and '.join(missed)}"
@@ -239,29 +209,29 @@ def _refusals(console: Console, answer: Recommendation) -> None:
     lines = [f"{one.parallelism}: {one.message}" for one in answer.infeasible]
     if not answer.plans:
         return
-    _notes(console, "not possible", lines[:SHOWN_REFUSALS])
+    notes(console, "not possible", lines[:SHOWN_REFUSALS])
     if len(lines) > SHOWN_REFUSALS:
-        _paragraph(console, f"- and {len(lines) - SHOWN_REFUSALS} more: see --format json", style="dim")
+        paragraph(console, f"- and {len(lines) - SHOWN_REFUSALS} more: see --format json", style="dim")
 
 
 def _ranks(console: Console, answer: Recommendation) -> None:
     console.print()
-    _paragraph(console, "ranks of #1", style="bold")
+    paragraph(console, "ranks of #1", style="bold")
     for line in rank_lines(rank_map(answer.topology, answer.plans[0].ranked.plan.placement)):
-        _verbatim(line)
+        verbatim(line)
 
 
 def _command(console: Console, best: Recommended) -> None:
     console.print()
-    _paragraph(console, "start #1 with", style="bold")
+    paragraph(console, "start #1 with", style="bold")
     hosts = {process.node for process in best.launch.processes}
     for process, command in zip(best.launch.processes, best.commands, strict=True):
         if len(hosts) > 1:
-            _verbatim(f"# on {process.node}")
-        _verbatim(command)
+            verbatim(f"# on {process.node}")
+        verbatim(command)
     for name, content in best.launch.files.items():
         console.print()
-        _paragraph(console, f"file {name}", style="bold")
-        _verbatim(content.rstrip("\n"))
+        paragraph(console, f"file {name}", style="bold")
+        verbatim(content.rstrip("\n"))
     for note in best.launch.notes:
-        _verbatim(f"# {note}")
+        verbatim(f"# {note}")

@@ -53,6 +53,15 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def count(value: float) -> str:
+    """Things a second, three digits of few and all of many.
+
+    >>> count(3.1415), count(99.96), count(2123.4)
+    ('3.14', '100', '2,123')
+    """
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
 def percent(share: float) -> str:
     """A share in percent.
 
@@ -87,7 +96,8 @@ def degrees(parallelism: Parallelism, *, experts: bool) -> str:
     """``TP 4 × PP 2 × DP 1``, with EP for models with experts."""
     words = f"TP {parallelism.tensor} × PP {parallelism.pipeline} × DP {parallelism.data}"
     words += f" × EP {parallelism.expert}" if experts else ""
-    return f"{words} × DCP {parallelism.decode_context}" if parallelism.decode_context > 1 else words
+    words += f" × DCP {parallelism.decode_context}" if parallelism.decode_context > 1 else ""
+    return f"{words} × PCP {parallelism.prefill_context}" if parallelism.prefill_context > 1 else words
 
 
 def shorten(items: Sequence[str], most: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.core.estimate import Percentiles, Serving
+from planner.core.estimate import Estimate, Percentiles, Serving
 from planner.core.workload import Workload
 from planner.render import text
 
@@ -12,12 +12,13 @@ from planner.render import text
 def words(workload: Workload) -> str:
     """Lengths and load: ``1024 tokens in, 256 out, 32 in flight``."""
     found = f", {workload.cached_share:.4g} of them cached" if workload.cached_share else ""
-    return f"{workload.input_tokens} tokens in{found}, {workload.output_tokens} out, {workload.traffic}"
+    guessed = f"; {workload.speculation}" if workload.speculation is not None else ""
+    return f"{workload.input_tokens} tokens in{found}, {workload.output_tokens} out, {workload.traffic}{guessed}"
 
 
 def document(workload: Workload) -> dict[str, Any]:
     """Lengths and load; ``concurrency`` is null where every plan has its own."""
-    given = workload.load in {"concurrency", "batch"}
+    given, guess = workload.load in {"concurrency", "batch"}, workload.speculation
     return {
         "input_tokens": workload.input_tokens,
         "output_tokens": workload.output_tokens,
@@ -25,6 +26,14 @@ def document(workload: Workload) -> dict[str, Any]:
         "load": workload.load,
         "request_rate": workload.request_rate if workload.load == "request-rate" else None,
         "prefix_hit_rate": workload.cached_share,
+        "speculation": None
+        if guess is None
+        else {
+            "method": guess.method,
+            "draft_tokens": guess.draft_tokens,
+            "acceptance_rate": guess.acceptance,
+            "checkpoint": guess.checkpoint or None,
+        },
     }
 
 
@@ -50,6 +59,28 @@ def serving_line(serving: Serving, workload: Workload) -> str:
     if serving.within_targets is not None and serving.goodput is not None:
         parts.append(f"{text.percent(serving.within_targets)} within targets, {serving.goodput:.3g} good requests a second")
     return "; ".join(parts)
+
+
+def maximum_line(most: Estimate, workload: Workload) -> str:
+    """What a plan does at most, in one line."""
+    within = " within the targets" if workload.has_targets else ""
+    return (
+        f"at most{within}: {text.rate(most.output_tokens_per_second)} tok/s with {_count(most.serving.in_flight)} in flight "
+        f"(TTFT {text.duration(most.ttft)}, TPOT {text.duration(most.tpot)})"
+    )
+
+
+def maximum_document(most: Estimate | None) -> dict[str, Any] | None:
+    """What a plan does at most."""
+    if most is None:
+        return None
+    return {
+        "in_flight": most.serving.in_flight,
+        "requests_per_s": most.serving.requests_per_second,
+        "output_tokens_per_s": most.output_tokens_per_second,
+        "ttft_s": most.ttft,
+        "tpot_s": most.tpot,
+    }
 
 
 def serving_document(serving: Serving) -> dict[str, Any]:

@@ -64,14 +64,14 @@ class HostSearch:
         if states > MAX_STATES:
             raise TooIrregular(f"{states} sets of GPUs")
         self._strategy = placed.strategy
-        self.groups = list(_vectors(self.full, self._strategy.parallelism.tensor))
+        self.groups = list(_vectors(self.full, self._strategy.parallelism.gpus_per_stage))
         if states * len(self.groups) > MAX_STEPS:
             raise TooIrregular(f"{states} sets of GPUs, {len(self.groups)} groups")
 
     def best(self, objective: Objective, count: int) -> Placement | None:
         """The best placement of ``count`` replicas for ``objective``; ``None`` if the GPUs are too few."""
         degrees = self._strategy.parallelism
-        if count * degrees.tensor * len(self._stages) > sum(self.full):
+        if count * degrees.gpus_per_stage * len(self._stages) > sum(self.full):
             return None
         replicas = self._replicas()
         if degrees.attention_data_parallel:
@@ -88,13 +88,14 @@ class HostSearch:
     def members(self, counts: Counts, before: Counts | None = None) -> Group:
         """Representatives of ``counts``: the lowest of each class after those of ``before``."""
         start = before or (0,) * len(counts)
-        return tuple(
-            sorted(
-                gpu
-                for members, first, count in zip(self._classes, start, counts, strict=True)
-                for gpu in members[first : first + count]
-            )
+        found = sorted(
+            gpu
+            for members, first, count in zip(self._classes, start, counts, strict=True)
+            for gpu in members[first : first + count]
         )
+        alike = sum(count > 0 for count in counts) == 1  # any order is as good
+        split = not alike and len(found) == self._strategy.parallelism.gpus_per_stage
+        return self._placed.times.in_order(found) if split else tuple(found)
 
     def _replicas(self) -> dict[Counts, list[Label]]:
         """For every set of GPUs that a replica may use: its undominated pipelines."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Plan
@@ -13,6 +14,9 @@ from planner.cost.replica import service_time
 from planner.units import Seconds
 
 REQUEST_RATE = "request-rate"
+
+BOTH = "TTFT and TPOT together"
+"""What is missed where enough requests meet either target, and too few both."""
 
 
 def settled(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
@@ -58,7 +62,23 @@ def held_to_targets(estimate: Estimate, workload: Workload) -> dict[str, Seconds
 def missed_targets(estimate: Estimate, workload: Workload) -> tuple[str, ...]:
     """The targets that are not met, by name."""
     held, targets = held_to_targets(estimate, workload), (workload.ttft_target, workload.tpot_target)
-    return tuple(name for (name, time), target in zip(held.items(), targets, strict=True) if target is not None and time > target)
+    misses = [name for (name, time), target in zip(held.items(), targets, strict=True) if target is not None and time > target]
+    share, together = estimate.serving.within_targets, workload.percentile
+    if not misses and share is not None and together is not None and share < together / 100:
+        return (BOTH,)
+    return tuple(misses)
+
+
+def maximum(pricer: Pricer, plan: Plan) -> Estimate | None:
+    """What the plan does with as many requests in flight as fit, or meet the targets; ``None`` where the workload asks for that
+    itself, or for no closed loop.
+    """
+    workload = pricer.workload
+    if workload.load != "concurrency":
+        return None
+    limits = replace(plan.limits, max_model_tokens=0)
+    found = settled_estimate(pricer.at(workload.concurrency, "full"), replace(plan, limits=limits))
+    return None if isinstance(found, Infeasible) or missed_targets(found, workload) else found
 
 
 def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:

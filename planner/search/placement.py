@@ -23,7 +23,7 @@ from planner.search.host import HostSearch, TooIrregular
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A placement, and whether no other is better under the cost model: at all where nobody shares a link, else by more
-    than a tenth of a percent.
+    than a tenth of a percent. How a stage is cut into tensor groups that split prompts is the best found.
     """
 
     placement: Placement
@@ -51,7 +51,8 @@ class Placer:
                 islands = self._sockets(islands[0])
             else:
                 if best is not None:
-                    return Choice(*ContendedSearch(search, placed, self._objective).improved(best))
+                    placement, proven = ContendedSearch(search, placed, self._objective).improved(best)
+                    return Choice(placement, proven and degrees.prefill_context == 1)
         several = self._several(placed, islands)
         if several is None and self._confined(placed):
             return _one_host(placed.strategy.traits.name, degrees, [len(island) for island in islands])
@@ -110,7 +111,7 @@ class Placer:
             return best if stages else ContendedSearch(search, placed, self._objective).improved(best)[0]
         degrees, gpus = placed.strategy.parallelism, iter(island)
         depth = len(stages) if stages else degrees.pipeline
-        return tuple(tuple(tuple(next(gpus) for _ in range(degrees.tensor)) for _ in range(depth)) for _ in range(count))
+        return tuple(tuple(tuple(next(gpus) for _ in range(degrees.gpus_per_stage)) for _ in range(depth)) for _ in range(count))
 
     def _spanning(self, placed: Placed, islands: Sequence[Sequence[int]]) -> Placement | None:
         degrees = placed.strategy.parallelism
@@ -141,14 +142,15 @@ class Placer:
     def _span(self, placed: Placed, taken: Sequence[tuple[Sequence[int], int]], share: int) -> Replica:
         degrees = placed.strategy.parallelism
         parts = [list(island[number * share : (number + 1) * share]) for island, number in taken]
-        if share % degrees.tensor == 0:
-            depth = share // degrees.tensor
+        stage = degrees.gpus_per_stage
+        if share % stage == 0:
+            depth = share // stage
             groups: list[Group] = []
             for place, part in enumerate(parts):
                 groups += self._on_island(placed, part, 1, range(place * depth, (place + 1) * depth))[0]
             return tuple(groups)
         flat = [gpu for part in parts for gpu in part]
-        return tuple(tuple(flat[start : start + degrees.tensor]) for start in range(0, len(flat), degrees.tensor))
+        return tuple(tuple(flat[start : start + stage]) for start in range(0, len(flat), stage))
 
 
 def _one_host(engine: str, degrees: Parallelism, sizes: Sequence[int]) -> Infeasible:
@@ -165,7 +167,7 @@ def _one_host(engine: str, degrees: Parallelism, sizes: Sequence[int]) -> Infeas
 
 def _share(degrees: Parallelism, islands: Sequence[Sequence[int]]) -> int | None:
     """GPUs a replica takes on each of its hosts: the most that divide it evenly, in whole stages or whole fractions."""
-    size, tensor = degrees.gpus_per_replica, degrees.tensor
+    size, tensor = degrees.gpus_per_replica, degrees.gpus_per_stage
     for share in range(min(size, max(len(island) for island in islands)), 0, -1):
         even = size % share == 0 and (share % tensor == 0 or tensor % share == 0)
         room = sum(len(island) // share for island in islands)

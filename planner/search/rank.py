@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from planner.core.estimate import Estimate
@@ -13,7 +13,7 @@ from planner.cost.pricer import Pricer
 from planner.cost.strategy import Strategy
 from planner.search.load import REQUEST_RATE, missed_targets, settled
 from planner.search.placement import Placer
-from planner.search.space import PIPELINE_STAGES, candidates, illegal
+from planner.search.space import PIPELINE_STAGES, candidates, illegal, shared_caches
 from planner.units import Seconds
 
 
@@ -60,9 +60,8 @@ class Search:
         refusals: dict[tuple[str, int, int, int, int], Infeasible] = {}
         for degrees in candidates(gpus, pricer.model, pricer.traits):
             outcome = self.one(degrees)
-            if isinstance(outcome, Ranked):
-                ranked.append(outcome)
-            else:
+            ranked += self._with_shared_cache(degrees, outcome)
+            if isinstance(outcome, Infeasible):
                 # the same rule with the same numbers at another count of replicas says nothing new
                 stages = degrees.pipeline if outcome.rule in _BY_STAGES else 0
                 replicas = degrees.data if outcome.rule == REQUEST_RATE else 0
@@ -70,15 +69,55 @@ class Search:
                 refusals.setdefault((outcome.rule, *shape, replicas), outcome)
         return Answer(tuple(self.rank(ranked)), tuple(refusals.values()))
 
+    def _with_shared_cache(self, degrees: Parallelism, plain: Ranked | Infeasible) -> Iterator[Ranked]:
+        """The plan with these degrees, then those whose ranks share out the cache: each where it ranks before those with fewer."""
+        best = plain if isinstance(plain, Ranked) else None
+        if best is not None:
+            yield best
+        elif isinstance(plain, Infeasible) and plain.rule not in _OF_THE_CACHE:
+            return
+        shared = list(shared_caches(degrees, self.pricer.model, self.pricer.traits))
+        if best is None and shared and isinstance(self.one(shared[-1]), Infeasible):
+            return  # what the most ranks cannot hold, fewer cannot
+        for more in shared:
+            if best is not None and self._settles and not self._may_win(more, best):
+                continue
+            found = self.one(more)
+            if isinstance(found, Ranked) and (best is None or self.rank((best, found))[0] is found):
+                best = found
+                yield found
+
+    @property
+    def _settles(self) -> bool:
+        """Whether requests are let in until a target or a rate is reached."""
+        workload = self.pricer.workload
+        return workload.load == "request-rate" or (workload.load == "full" and workload.has_targets)
+
+    def _may_win(self, shared: Parallelism, best: Ranked) -> bool:
+        """Whether requests can fare better where the cache is shared out: it holds them up, or each would be faster beside as many."""
+        plan, in_flight = best.plan, best.estimate.serving.in_flight
+        if in_flight > HELD_UP * best.estimate.max_concurrency * plan.parallelism.data:
+            return True
+        pricer, limits = self.pricer.at(max(1, round(in_flight)), "concurrency"), replace(plan.limits, max_model_tokens=0)
+        plain, other = (
+            pricer.estimate(degrees, plan.layer_partition, limits, plan.placement) for degrees in (plan.parallelism, shared)
+        )
+        if isinstance(plain, Infeasible) or isinstance(other, Infeasible):
+            return True
+        output = self.pricer.workload.output_tokens
+        return other.latency(output) < plain.latency(output)
+
     def rank(self, plans: Sequence[Ranked]) -> list[Ranked]:
         """Plans that meet the targets first, then by the objective, then the simpler ones.
 
-        At a request rate all that keep up serve alike: there the most throughput is that of the fewest GPUs.
+        At a request rate all that keep up serve alike: there the most throughput is that of the fewest GPUs. Plans whose ranks share
+        out the cache count as worse by :data:`UNMEASURED`.
         """
         workload = self.pricer.workload
 
         def key(one: Ranked) -> tuple[int, float, float, int, Parallelism]:
-            latency, rate = one.latency(workload), -one.estimate.output_tokens_per_second
+            held_against = 1 + UNMEASURED if one.plan.parallelism.decode_context > 1 else 1.0
+            latency, rate = held_against * one.latency(workload), -one.estimate.output_tokens_per_second / held_against
             if workload.load == "request-rate":
                 rate = float(one.plan.parallelism.gpus)
             first, second = (rate, latency) if self.objective == "throughput" else (latency, rate)
@@ -117,9 +156,7 @@ class Search:
         options: list[Ranked] = []
         refusal: Infeasible | None = None
         for pool in self._pools(degrees.gpus):
-            spec, _ = pricer.weakest_of(pool)
-            refused = illegal(degrees, pricer.model, pricer.workload, spec, len(pool), pricer.traits)
-            outcome = refused or self._on(degrees, pool)
+            outcome = self.on(degrees, pool)
             if isinstance(outcome, Ranked):
                 options.append(outcome)
             else:
@@ -131,6 +168,13 @@ class Search:
             refusal = illegal(degrees, pricer.model, pricer.workload, spec, len(gpus), pricer.traits)
         assert refusal is not None
         return refusal
+
+    def on(self, degrees: Parallelism, pool: Sequence[int]) -> Ranked | Infeasible:
+        """The best plan with these degrees on (some of) the GPUs of ``pool``, under the workload as it stands."""
+        pricer = self.pricer
+        spec, _ = pricer.weakest_of(pool)
+        refused = illegal(degrees, pricer.model, pricer.workload, spec, len(pool), pricer.traits)
+        return refused or self._on(degrees, pool)
 
     def _pools(self, need: int) -> list[list[int]]:
         """Sets of GPUs to place on: all of them; where models are mixed, also every set of models that is large enough."""
@@ -159,7 +203,7 @@ class Search:
                 refusal = refusal or choice
                 continue
             limits = replace(strategy.limits, max_model_tokens=_longest(strategy))
-            plan = Plan(degrees, choice.placement, strategy.partition, limits)
+            plan = Plan(degrees, choice.placement, strategy.partition, limits, strategy.workload.speculation)
             options.append(Ranked(plan, placed.estimate(choice.placement), choice.proven))
         if options:
             return self.rank(options)[0]
@@ -223,10 +267,17 @@ class Search:
 
 
 MAX_KINDS = 4
+UNMEASURED = 0.03
+"""Held against plans whose ranks share out the cache, as a share of their time: what they exchange is priced as collectives alone,
+and nothing measured of a whole decode step stands behind it.
+"""
 FEW_SEQUENCES = 32
 """What an engine is started with that has no memory for its usual number of sequences, where nobody says how many come."""
 MOST_SEQUENCES = 4096
 """An engine is asked for no larger step than this: the logits of more sequences take memory the KV cache needs."""
+HELD_UP = 0.95
+"""Where as large a share of the requests that the cache has room for are in flight, it holds others up."""
+_OF_THE_CACHE = frozenset({"memory", REQUEST_RATE})
 _BY_STAGES = frozenset({"memory", "layers", "node-boundary", REQUEST_RATE})
 _SHORT_CHUNK = 2048
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from planner.core.plan import Infeasible, Parallelism
+from planner.core.plan import Infeasible, Parallelism, tensor_groups
 from planner.search.fit import remedy
 from planner.search.load import REQUEST_RATE
-from planner.search.rank import Ranked, Search
+from planner.search.rank import UNMEASURED, Ranked, Search
 
 RUNNERS_UP = 3
 WORTH_SAYING = 0.05e-3
@@ -46,7 +46,10 @@ def _winner(search: Search, winner: Ranked) -> str:
         return f"{head}: no GPU waits for another within a request"
     parts = winner.estimate.decode.parts
     share = (parts.get("all_reduce", 0.0) + parts.get("shared_links", 0.0)) / winner.estimate.decode.total
-    kept = _kept(search, winner)
+    exchange, kept = parts.get("context_exchange", 0.0), _kept(search, winner)
+    if exchange:
+        what = "splitting prompts" if degrees.prefill_context > 1 else "sharing out the cache"
+        kept = f"; {what} takes {_percent(exchange / winner.estimate.decode.total)} and is not measured{kept}"
     return f"{head}: all-reduces take {_percent(share)} of a decode step over {communication.limiting_link}{kept}"
 
 
@@ -55,7 +58,7 @@ def _kept(search: Search, winner: Ranked) -> str:
     wires, tensor = search.pricer.wires, winner.plan.parallelism.tensor
     if tensor < 2:
         return ""
-    used = [group for replica in winner.plan.placement for group in replica]
+    used = [one for replica in winner.plan.placement for group in replica for one in tensor_groups(group, tensor)]
     worst_used = min((wires.group(group).packing.bandwidth for group in used), default=0.0)
     natural = tuple(range(tensor))
     plain = wires.group(natural)
@@ -92,7 +95,22 @@ def _against(search: Search, winner: Ranked, other: Ranked) -> str:
             difference += ", a target missed"
     elif search.objective == "throughput" and rate <= 0:
         difference = "as much throughput, but a target missed" if other.missed(workload) else "as much throughput"
+    elif search.objective == "latency" and slower <= 0:
+        difference = "as little latency, but a target missed" if other.missed(workload) else "as little latency"
+    if len(other.missed(workload)) == len(winner.missed(workload)) and _held_against(search, winner, other):
+        difference += f", within the {_percent(UNMEASURED)} held against an exchange that is not measured"
     return f"{other.plan.parallelism}: {difference}; {_cause(winner, other)}"
+
+
+def _held_against(search: Search, winner: Ranked, other: Ranked) -> bool:
+    """Whether the other is as good by the objective, and stands behind because it shares out its cache."""
+    if other.plan.parallelism.decode_context == 1 or winner.plan.parallelism.decode_context > 1:
+        return False
+    workload = search.pricer.workload
+    if search.objective == "throughput" and workload.load != "request-rate":
+        return other.estimate.output_tokens_per_second >= winner.estimate.output_tokens_per_second
+    same = search.objective == "latency" or other.plan.parallelism.gpus == winner.plan.parallelism.gpus
+    return same and other.latency(workload) <= winner.latency(workload)
 
 
 def _cause(winner: Ranked, other: Ranked) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.core.engine import EngineTraits, LaunchSpec
+from planner.core.estimate import Estimate
 from planner.core.model import ModelSpec
 from planner.core.plan import Infeasible
 from planner.core.topology import Topology
@@ -14,7 +15,10 @@ from planner.search.rank import Ranked
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """One plan with its launch, its commands as shell lines, why it stands where it does, and what was assumed for it."""
+    """One plan with its launch, its commands as shell lines, why it stands where it does, and what was assumed for it.
+
+    ``maximum`` is what it does with as many requests in flight as fit or meet the targets, where fewer were asked for.
+    """
 
     rank: int
     ranked: Ranked
@@ -22,6 +26,7 @@ class Recommended:
     commands: tuple[str, ...]
     reasons: tuple[str, ...]
     assumptions: tuple[str, ...]
+    maximum: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from planner.core.context import not_shared, not_split
 from planner.core.engine import EngineTraits
 from planner.core.hardware import GpuSpec
 from planner.core.model import Attention, DenseMlp, LatentAttention, Layer, LinearAttention, Mixer, ModelSpec, kinds
@@ -13,6 +15,10 @@ from planner.core.workload import Workload
 
 FEW_GPUS = 16
 """Up to here every count of stages and replicas is tried; above, powers of two, divisors, and the most that fit."""
+DECODE_CONTEXT = "decode-context"
+"""The rule that tensor ranks cannot share out the cache."""
+PREFILL_CONTEXT = "prefill-context"
+"""The rule that tensor groups cannot split prompts."""
 PIPELINE_STAGES = "pipeline-stages"
 """The rule that an engine runs no pipelines as deep."""
 
@@ -26,6 +32,16 @@ def candidates(gpus: int, model: ModelSpec, traits: EngineTraits) -> Iterator[Pa
                 if model.experts:
                     for expert in traits.expert_degrees(tensor, data):
                         yield Parallelism(tensor, pipeline, data, expert)
+
+
+def shared_caches(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) -> Iterator[Parallelism]:
+    """The same degrees with every number of tensor ranks that may share out the cache, fewest first."""
+    if not_shared(model, traits) is not None:
+        return
+    for ranks in range(2, degrees.tensor + 1):
+        shared = replace(degrees, decode_context=ranks)
+        if not any(_context_rules(shared, model, traits)):
+            yield shared
 
 
 def _counts(most: int, gpus: int) -> list[int]:
@@ -66,6 +82,12 @@ def _broken(
         yield from _mlp_rules(layer, model, degrees)
     yield from _expert_rules(degrees, model, traits)
     yield from _context_rules(degrees, model, traits)
+    yield from _prompt_rules(degrees, model, workload, traits)
+    if degrees.decode_context > 1 and workload.speculation is not None:
+        yield DECODE_CONTEXT, 1, degrees.decode_context, "decode context parallelism is not planned with tokens that are guessed"
+    guess = workload.speculation
+    if guess is not None and degrees.pipeline > 1 and guess.method not in traits.pipelined_speculation:
+        yield "speculation", 1, degrees.pipeline, f"{traits.name} guesses tokens by {guess.method} without pipeline stages only"
 
 
 def _too_deep(degrees: Parallelism, engine: str, most: int) -> str:
@@ -104,7 +126,7 @@ def _mlp_rules(layer: Layer, model: ModelSpec, degrees: Parallelism) -> Iterator
         size = mlp.intermediate_size
         yield from _split_rules(size, degrees.tensor, "intermediate size", layer.format_of("mlp", stored))
     elif mlp is not None:
-        together = degrees.tensor * (degrees.data if degrees.attention_data_parallel else 1)
+        together = degrees.gpus_per_stage * (degrees.data if degrees.attention_data_parallel else 1)
         slices = max(1, together // degrees.expert)
         kept = layer.format_of("experts", stored)
         yield from _split_rules(mlp.intermediate_size, slices, "expert intermediate size", kept)
@@ -129,14 +151,14 @@ def _expert_rules(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) 
     if not model.experts:
         yield "experts", 0, degrees.expert, "the model has no experts to spread"
         return
-    if degrees.expert not in traits.expert_degrees(degrees.tensor, degrees.data):
-        known = traits.expert_degrees(degrees.tensor, degrees.data)
+    known = traits.expert_degrees(degrees.gpus_per_stage, degrees.data)
+    if degrees.expert not in known:
         words = ", ".join(str(degree) for degree in known) or "none"
         yield (
             "expert-degree",
             degrees.expert,
             max(known, default=1),
-            f"{traits.name} runs EP {words} beside TP {degrees.tensor} × DP {degrees.data}",
+            f"{traits.name} runs EP {words} beside TP {degrees.tensor} × DP {degrees.data}{_beside(degrees)}",
         )
     if model.experts % degrees.expert:
         yield "experts", model.experts, degrees.expert, f"{model.experts} experts are not divisible by EP {degrees.expert}"
@@ -144,32 +166,51 @@ def _expert_rules(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) 
         yield "attention-data-parallel", degrees.pipeline, 1, "attention data parallelism is planned with one pipeline stage"
 
 
+def _beside(degrees: Parallelism) -> str:
+    return f" × PCP {degrees.prefill_context}" if degrees.prefill_context > 1 else ""
+
+
+def _prompt_rules(
+    degrees: Parallelism, model: ModelSpec, workload: Workload, traits: EngineTraits
+) -> Iterator[tuple[str, float, float, str]]:
+    """Prefill context parallelism as vLLM takes it (v1/worker/gpu/pcp_manager.py), and as far as it is planned."""
+    groups = degrees.prefill_context
+    if groups == 1:
+        return
+    refused = not_split(model, traits)
+    if refused is not None:
+        yield PREFILL_CONTEXT, 1, groups, refused
+    beside = {
+        "pipeline stages": degrees.pipeline,
+        "replicas that share their experts": degrees.data if degrees.attention_data_parallel else 1,
+        "decode context parallelism": degrees.decode_context,
+    }
+    for what, degree in beside.items():
+        if degree > 1:
+            yield PREFILL_CONTEXT, 1, degree, f"prefill context parallelism is not planned with {what}"
+    if workload.speculation is not None:
+        yield PREFILL_CONTEXT, 1, groups, "prefill context parallelism is not planned with tokens that are guessed"
+
+
 def _context_rules(degrees: Parallelism, model: ModelSpec, traits: EngineTraits) -> Iterator[tuple[str, float, float, str]]:
-    """Decode context parallelism shares out what tensor parallelism would hold twice (vLLM config/model.py): the latent, or KV heads
-    beyond their number.
+    """Decode context parallelism shares out what tensor parallelism would hold twice (vLLM config/model.py, SGLang srt/layers/dcp): the
+    latent, or KV heads beyond their number.
     """
     shared, tensor = degrees.decode_context, degrees.tensor
     if shared == 1:
         return
-    rule = "decode-context"
-    if not traits.decode_context:
-        yield rule, 1, shared, f"{traits.name} is not planned with decode context parallelism: take vllm, or DCP 1"
+    refused = not_shared(model, traits)
+    if refused is not None:
+        yield DECODE_CONTEXT, 1, shared, f"{refused}: take vllm, or DCP 1" if traits.name != "vllm" else refused
     if tensor % shared:
-        yield rule, tensor, shared, f"TP {tensor} is not divisible by DCP {shared}"
+        yield DECODE_CONTEXT, tensor, shared, f"TP {tensor} is not divisible by DCP {shared}"
     for layer, _ in kinds(model.layers):
         mixer = layer.attention
-        if isinstance(mixer, Attention) and mixer.window is None:
-            copies = tensor // mixer.kv_heads
-            if shared > max(1, copies):
-                message = f"TP {tensor} holds {mixer.kv_heads} KV heads {max(1, copies)} times: DCP {shared} has no more copies to share out"
-                yield rule, max(1, copies), shared, message
-            elif mixer.query_heads // mixer.kv_heads % shared:
-                each = mixer.query_heads // mixer.kv_heads
-                yield rule, each, shared, f"{each} query heads a KV head are not divisible by DCP {shared}"
-        elif not isinstance(mixer, LatentAttention | None) or (isinstance(mixer, LatentAttention) and mixer.indexer is not None):
-            yield (
-                rule,
-                1,
-                shared,
-                "decode context parallelism is planned for full and latent attention alone: no windows, no states, no indexer",
-            )
+        if not isinstance(mixer, Attention):
+            continue
+        copies, each = max(1, tensor // mixer.kv_heads), mixer.query_heads // mixer.kv_heads
+        if shared > copies:
+            message = f"TP {tensor} holds {mixer.kv_heads} KV heads {copies} times: DCP {shared} has no more copies to share out"
+            yield DECODE_CONTEXT, copies, shared, message
+        elif each % shared:
+            yield DECODE_CONTEXT, each, shared, f"{each} query heads a KV head are not divisible by DCP {shared}"

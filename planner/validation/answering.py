@@ -24,8 +24,8 @@ class LoadModel(Protocol):
         ...
 
 
-Price = Callable[[ModelSpec, Topology, Workload, Parallelism, str], Ranked | Infeasible]
-"""One configuration, placed as well as can be, on an engine."""
+Price = Callable[[ModelSpec, Topology, Workload, Parallelism, str, str], Ranked | Infeasible]
+"""One configuration, placed as well as can be, on an engine of a release (its newest where that is empty)."""
 
 ENGINES = {"vllm": "vllm", "trtllm": "tensorrt-llm", "tensorrt": "tensorrt-llm", "sglang": "sglang", "tgi": "tgi"}
 """Engines by how tables of measurements start their names."""
@@ -52,7 +52,6 @@ FORMATS = {
 
 PLAIN_NAMES = {"llama 7b": "llama-2-7b", "llama 13b": "llama-2-13b", "llama 70b": "llama-2-70b"}
 """Models that tables name without their generation, as the catalogue has them: Llama 1 and 2 share 7B and 13B, only 2 has a 70B."""
-
 _CACHED_IN_8_BITS = frozenset({"fp8", "nvfp4"})
 
 
@@ -112,8 +111,14 @@ class Library:
     def estimate(
         self, model: ModelSpec, topology: Topology, workload: Workload, degrees: Parallelism, engine: str
     ) -> Ranked | Infeasible:
-        """What a run that was measured is predicted to do, however long its requests. Raises ``BadInput``."""
-        return self.price(served_beyond(model, workload.total_tokens), topology, workload, degrees, engine)
+        """What a run that was measured is predicted to do, however long its requests, by an engine as tables name it with its release.
+
+        Those who publish runs of weights in 8 bits or fewer keep the cache in 8 bits as well. Raises ``BadInput``.
+        """
+        model = served_beyond(model, workload.total_tokens)
+        if model.weight_format.math in {"fp8", "fp4"}:
+            model = replace(model, kv_element_bytes=1)
+        return self.price(model, topology, workload, degrees, engine_of(engine) or engine, release_of(engine))
 
     def machine(self, reference: str) -> Topology | str:
         """A machine as a table names it, or why there is none."""
@@ -140,6 +145,16 @@ def served_beyond(model: ModelSpec, tokens: int) -> ModelSpec:
 def engine_of(text: str) -> str | None:
     """The engine a table means by ``vllm-0.19.0`` or ``trtllm-1.0``; ``None`` for one that is not planned for."""
     return ENGINES.get(text.split("-", maxsplit=1)[0].split("(", maxsplit=1)[0].lower())
+
+
+def release_of(text: str) -> str:
+    """The release of an engine in ``vllm-0.19.0``; empty where a table does not say.
+
+    >>> release_of("trtllm-1.0.0rc3"), release_of("sglang-unversioned"), release_of("vllm")
+    ('1.0.0rc3', '', '')
+    """
+    said = text.partition("-")[2]
+    return said if said[:1].isdecimal() else ""
 
 
 def degrees_of(row: TableRow) -> Parallelism:

@@ -13,7 +13,7 @@ from planner.cost.accuracy import Figure
 from planner.cost.calibration import Calibration
 from planner.cost.exchanges import exchange, exchange_name, exchanged_bytes
 from planner.cost.gemm import gemm
-from planner.cost.moe import experts_time
+from planner.cost.moe import Routing, experts_time
 from planner.documents.tables import Table, TableRow
 from planner.errors import BadInput
 from planner.machines import load_gpu
@@ -32,6 +32,10 @@ _FORMATS = {
     "w4a8_mxfp4_mxfp8": "mxfp4",
 }
 """Weight formats by how kernel tables call them."""
+_STACKS = {"trtllm": "tensorrt-llm", "sglang": "sglang", "vllm": "vllm"}
+"""Engines by how kernel tables call them."""
+_ROUTINGS: Mapping[str, Routing] = {"balanced": "balanced", "uniform": "uniform"}
+"""How tables call the ways that tokens choose experts; all others are skewed."""
 _KINDS = {
     "gemm": ("m", "n", "k", "quant"),
     "attention": ("phase", "batch", "seq", "n_heads", "n_kv_heads", "head_dim"),
@@ -83,20 +87,19 @@ class KernelRows:
 
     def _gemm(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
         weights = FORMATS[_FORMATS[row.word("quant")]]
-        fit = self._constants.gemm_fit(weights.name)
+        fit = self._constants.gemm_fit(weights.name, _stack(row))
         return gemm(row.count("m"), row.count("n"), row.count("k"), weights, gpu, fit), fit.interval
 
     def _attention(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
         batch, length, heads, size = (row.count(name) for name in ("batch", "seq", "n_heads", "head_dim"))
-        if row.word("phase") == "decode":
-            fit = self._constants.decode_attention
+        element = 1.0 if row.word("kv_dtype") == "fp8" else 2.0
+        phase = "decode" if row.word("phase") == "decode" else "prefill"
+        fit = self._constants.attention_fit(phase, gpu, _stack(row), element)
+        if phase == "decode":
             form = Attention(heads, row.count("n_kv_heads"), size)
-            element = 1.0 if row.word("kv_dtype") == "fp8" else 2.0
             return attention.decode(form, 1, batch, length, gpu, fit, element), fit.interval
-        fit = self._constants.prefill_attention
         work = Flop(batch * attention.causal_attention_work(heads, size, length))
-        moved = attention.query_bytes(heads * size, batch * length)
-        return attention.prefill(work, moved, 1, gpu, fit), fit.interval
+        return attention.prefill(work, heads * size, batch * length, length, 1, gpu, fit), fit.interval
 
     def _exchange(self, row: TableRow, gpu: GpuSpec) -> Mapping[str, Figure] | str:
         name = exchange_name(row.word("impl"), row.word("phase"), row.word("dtype"))
@@ -114,4 +117,11 @@ class KernelRows:
         weights = FORMATS[_FORMATS[row.word("quant")]]
         experts = MoeMlp(row.count("experts"), row.count("topk"), row.count("inter"))
         sizes = (row.count("hidden"), float(row.count("tokens")), row.count("moe_tp"), row.count("moe_ep"))
-        return experts_time(experts, *sizes, weights, gpu, self._constants), self._constants.moe_fit(weights.name).interval
+        routing = _ROUTINGS.get(row.word("distribution"), "skewed" if row.word("distribution") else "uniform")
+        time = experts_time(experts, *sizes, weights, gpu, self._constants, routing, tabled=True)
+        return time, self._constants.moe_fit(weights.name, tabled=True).interval
+
+
+def _stack(row: TableRow) -> str:
+    """The engine that a kernel was measured in, without its version."""
+    return _STACKS.get(row.word("engine").split("-")[0], "")

@@ -15,10 +15,8 @@ from planner.validation.answering import Library, degrees_of, engine_of
 
 COLUMNS = ("topology", "model", "engine", "isl", "osl", "load_kind", "load")
 FIGURES = ("ttft_ms", "tpot_ms", "output_tokens_per_s", "total_tokens_per_s", "e2e_latency_s")
-LOADS: Mapping[str, Load] = {"concurrency": "concurrency", "batch": "batch", "max_throughput": "concurrency"}
+LOADS: Mapping[str, Load] = {"concurrency": "concurrency", "batch": "batch", "max_throughput": "full"}
 """By how a table calls it."""
-SATURATED = 2048
-"""Requests a replica that fill any KV cache: what stands for a maximum throughput."""
 
 
 class ServingRows:
@@ -44,14 +42,14 @@ class ServingRows:
         tokens = round(row.number("isl")), round(row.number("osl"))
         if kind not in LOADS:
             return f"load kind {kind!r} is not predicted"
-        load = SATURATED * degrees.data if kind == "max_throughput" else row.count("load")
-        key = (*(row.word(name) for name in ("topology", "model", "quant")), engine, degrees, tokens, kind, load)
+        load = row.count("load") if row.word("load") else 1
+        key = (*(row.word(name) for name in ("topology", "model", "quant", "engine")), degrees, tokens, kind, load)
         if key not in self._known:
-            self._known[key] = self._estimate(row, engine, Workload(*tokens, load, load=LOADS[kind]))
+            self._known[key] = self._estimate(row, Workload(*tokens, load, load=LOADS[kind]))
         found = self._known[key]
         return found if isinstance(found, str) else _figures(found, row, *tokens)
 
-    def _estimate(self, row: TableRow, engine: str, workload: Workload) -> Estimate | str:
+    def _estimate(self, row: TableRow, workload: Workload) -> Estimate | str:
         model = self._library.model(row.word("model"), row.word("quant"))
         if isinstance(model, str):
             return model
@@ -59,7 +57,7 @@ class ServingRows:
         if isinstance(topology, str):
             return topology
         try:
-            found = self._library.estimate(model, topology, workload, degrees_of(row), engine)
+            found = self._library.estimate(model, topology, workload, degrees_of(row), row.word("engine"))
         except BadInput as error:
             return error.problem
         return f"does not fit by this estimate: {found.rule}" if isinstance(found, Infeasible) else found.estimate

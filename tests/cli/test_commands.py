@@ -97,6 +97,25 @@ def test_ranks_that_share_out_the_cache_are_an_option_and_a_flag_of_the_launch(p
     assert "tensorrt-llm is not planned with decode context parallelism" in refused.words
 
 
+def test_tensor_groups_that_split_prompts_are_an_option_and_a_flag_of_the_launch(planner: Planner) -> None:
+    asked = ("estimate", "deepseek-v3", "-t", "8xH200-SXM5-141GB", "--tp", "4", "--pcp", "2")
+    run = planner(*asked)
+    assert run.code == 0
+    assert "× PCP 2" in run.words
+    assert "--prefill-context-parallel-size 2" in run.words
+    assert "splitting prompts takes" in run.words
+    refused = planner(*asked, "--engine", "sglang")
+    assert refused.code == 1
+    assert "sglang is not planned with prefill context parallelism" in refused.words
+
+
+def test_a_shared_cache_is_ranked_and_named_in_a_launch(planner: Planner) -> None:
+    run = planner("recommend", "deepseek-v2-lite", "-t", "2xL4", "--input-tokens", "150000", "--concurrency", "4", "--top", "1")
+    assert run.code == 0
+    assert "--decode-context-parallel-size" in run.words
+    assert "sharing out the cache takes" in run.words
+
+
 def test_on_a_host_without_a_gpu_it_says_how_to_name_a_topology(planner: Planner) -> None:
     run = planner("recommend", "llama-3.1-8b")
     assert run.code == 3

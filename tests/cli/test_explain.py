@@ -28,8 +28,10 @@ def check(document: dict[str, Any], name: str) -> None:
         ("llama-3.1-70b", "-t", "8x-l40s", "--tp", "4", "--pp", "2", "--concurrency", "500"),
         ("llama-3.1-70b", "-t", "8x-l40s", "--tp", "4", "--pp", "2", "--batch", "64", "--prefix-hit-rate", "0.5"),
         ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--request-rate", "5"),
-        ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--request-rate", "10.1"),
+        ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--request-rate", "8"),
         ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--pp", "2"),
+        ("deepseek-v3", "-t", "dgx-h200", "--tp", "8", "--speculative", "mtp", "--acceptance-rate", "0.8", "--concurrency", "8"),
+        ("llama-3.1-70b", "-t", "8x-l40s", "--tp", "4", "--pp", "2", "--speculative", "ngram", "--acceptance-rate", "0.4"),
         ("llama-3.1-70b", "-t", "dgx-h100", "--tp", "4", "--tpot-ms", "30", "--percentile", "90"),
     ],
 )
@@ -72,7 +74,7 @@ def test_the_tree_names_parts_formulas_constants_and_bars(planner: Planner) -> N
         "gemm(m 16, k 8192, n 2560, weight size 2 B) with gemm.bf16, H100-SXM5-80GB",
         "measured on H100-SXM5-80GB",
         "- send: alpha-beta model (Hockney 1994)",
-        "- engines.vllm.ttft (data/calibration/engines.yaml): base ",
+        "- first_token.vllm (data/calibration/engines.yaml): base ",
         "- nine of ten measured kernels of machines left out of the fit",
         "memory per GPU: ",
     ):

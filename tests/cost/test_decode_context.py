@@ -8,14 +8,19 @@ from planner import api
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Parallelism
 from planner.core.workload import Workload
+from planner.cost.context_times import chunks_behind
 from planner.cost.exchanges import context_exchange, context_messages
+from planner.cost.layer import cut
 from planner.search.rank import Ranked
 
 MACHINE = "8xH200-SXM5-141GB"
 
 
-def priced(model: str, degrees: Parallelism, machine: str = MACHINE, engine: str = "vllm") -> Ranked | Infeasible:
-    return api.priced(api.load_model(model), api.load_topology(machine), Workload(8192, 256, 64), degrees, engine)
+def priced(
+    model: str, degrees: Parallelism, machine: str = MACHINE, engine: str = "vllm", workload: Workload | None = None
+) -> Ranked | Infeasible:
+    asked = workload or Workload(8192, 256, 64)
+    return api.priced(api.load_model(model), api.load_topology(machine), asked, degrees, engine)
 
 
 def estimate(model: str, ranks: int) -> Estimate:
@@ -42,11 +47,44 @@ def test_it_costs_an_exchange_in_every_layer_and_saves_reading() -> None:
     }
 
 
-def test_prompts_are_not_touched_and_the_error_bar_is_wider() -> None:
+def test_prompts_of_one_chunk_are_not_touched_and_the_error_bar_is_wider() -> None:
     alone, shared = estimate("deepseek-v3", 1), estimate("deepseek-v3", 8)
     assert shared.prefill.parts == alone.prefill.parts
     assert shared.uncertainty.tpot[1] / shared.tpot > alone.uncertainty.tpot[1] / alone.tpot
     assert "decode context parallelism is not validated" in shared.uncertainty.basis
+
+
+@pytest.mark.parametrize(("model", "ranks"), [("deepseek-v3", 8), ("qwen3-235b-a22b", 2)])
+def test_chunks_that_follow_cached_tokens_are_exchanged_for(model: str, ranks: int) -> None:
+    def prefill(workload: Workload) -> dict[str, float]:
+        outcome = priced(model, Parallelism(8, decode_context=ranks), workload=workload)
+        assert isinstance(outcome, Ranked)
+        return dict(outcome.estimate.prefill.parts)
+
+    several, cached = prefill(Workload(30000, 256, 16)), prefill(Workload(8192, 256, 16, cached_share=0.5))
+    assert several["context_exchange"] > 0
+    assert cached["context_exchange"] > 0
+    assert "context_exchange" not in prefill(Workload(8192, 256, 16))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "prompts", "prefix"), [(9000, 2048, 1, 0), (9000, 2048, 1, 700), (1500, 2048, 256, 0), (5000, 512, 64, 0)]
+)
+def test_chunks_and_the_tokens_before_them_are_counted(tokens: int, most: int, prompts: int, prefix: int) -> None:
+    chunks = cut(tokens, most, prompts, prefix)
+    starts = [number * chunks.size % tokens + prefix for number in range(chunks.count)]
+    number, mean = chunks_behind(chunks)
+    assert number == pytest.approx(sum(start > 0 for start in starts), rel=0.05)
+    assert number * mean == pytest.approx(sum(starts), rel=0.05)
+
+
+def test_sglang_shares_out_latents_with_kernels_that_can() -> None:
+    answer = api.estimate(
+        api.load_model("deepseek-v3"), api.load_topology(MACHINE), Workload(), Parallelism(8, decode_context=8), engine="sglang"
+    )
+    words = answer.plans[0].commands[0]
+    assert "--dcp-size 8 --attention-backend flashinfer" in words
+    assert answer.plans[0].ranked.estimate.decode.parts["context_exchange"] > 0
 
 
 def test_a_rank_sends_all_but_its_own_share_of_what_the_ranks_hold_together() -> None:
@@ -64,7 +102,9 @@ def test_a_rank_sends_all_but_its_own_share_of_what_the_ranks_hold_together() ->
         ("llama-3.1-8b", Parallelism(8, decode_context=2), "vllm", "holds 8 KV heads 1 times"),
         ("gemma-3-27b", Parallelism(8, decode_context=2), "vllm", "no windows"),
         ("deepseek-v3.2", Parallelism(8, decode_context=2), "vllm", "no indexer"),
-        ("deepseek-v3", Parallelism(8, decode_context=2), "sglang", "sglang is not planned with decode context parallelism"),
+        ("qwen3-30b-a3b", Parallelism(8, expert=8, decode_context=2), "sglang", "for latent attention alone: take vllm"),
+        ("deepseek-v3.1-nvfp4", Parallelism(8, decode_context=2), "sglang", "a cache of 16 bits a number, this one has 8"),
+        ("deepseek-v3", Parallelism(8, decode_context=2), "tgi", "tgi is not planned with decode context parallelism"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused_by_rule(model: str, degrees: Parallelism, engine: str, said: str) -> None:

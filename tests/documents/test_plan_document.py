@@ -59,6 +59,15 @@ def test_shared_out_caches_are_kept_and_others_not_spoken_of() -> None:
     assert "$.parallelism.decode_context" in str(raised.value)
 
 
+def test_split_prompts_are_kept_and_the_groups_of_a_stage_counted() -> None:
+    text = dump_plan(saved("split prompts"))
+    jsonschema.validate(strict_yaml.load(text, "plan.yaml"), SCHEMA)
+    assert read(text) == saved("split prompts")
+    assert "prefill_context" not in dump_plan(saved("shared cache"))
+    with pytest.raises(BadInput, match="holds 16 GPUs; the tensor degree is 8, over 4 groups"):
+        read(text.replace("prefill_context: 2", "prefill_context: 4"))
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_the_facts_of_every_known_model_are_read_back(name: str) -> None:
     model = api.load_model(name)

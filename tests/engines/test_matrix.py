@@ -11,6 +11,7 @@ import pytest
 
 from engine_matrix import ENGINES, Case, cases
 from planner import api
+from planner.core.plan import tensor_groups
 from planner.cost.collectives import Collectives
 from planner.cost.interconnect import Interconnect
 from planner.cost.measured_here import MeasuredHere
@@ -69,7 +70,9 @@ def priced_with_a_kernel(case: Case) -> bool:
     """Whether the cost model let the engine's own all-reduce run in any group of the plan."""
     wires = Interconnect(case.topology, {name: api.load_gpu(name) for name in case.topology.hardware})
     collectives = Collectives(load_calibration(), find_engine(case.engine).traits, MeasuredHere(wires))
-    groups = [wires.group(group) for replica in case.plan.placement for group in replica]
+    tensor = case.plan.parallelism.tensor
+    stages = [stage for replica in case.plan.placement for stage in replica]
+    groups = [wires.group(group) for stage in stages for group in tensor_groups(stage, tensor)]
     return any(collectives._takes(group) and group.ranks in KERNELS for group in groups)
 
 

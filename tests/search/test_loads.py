@@ -56,7 +56,7 @@ def test_targets_are_met_by_as_many_as_can_be(degrees: Parallelism, percentile: 
     assert missed_targets(more, wanted) != ()
     share = estimate.serving.within_targets
     assert share is not None
-    assert share >= (percentile or 0) / 100
+    assert share >= (percentile or 0) / 100  # of requests that meet both
     assert estimate.serving.goodput == pytest.approx(share * estimate.serving.requests_per_second)
 
 
@@ -82,7 +82,8 @@ def test_a_rate_is_served_or_refused_with_what_would_be(degrees: Parallelism) ->
         before = estimate.ttft
     answer = asked(at_rate(1.05 * most), degrees)
     (refused,) = answer.infeasible
-    assert (refused.rule, refused.unit, refused.need) == ("request-rate", "requests/s", pytest.approx(1.05 * most))
+    assert (refused.rule, refused.unit) == ("request-rate", "requests/s")
+    assert refused.need == pytest.approx(1.05 * most)
     assert refused.have == pytest.approx(most)
     assert answer.plans == ()
 

@@ -75,8 +75,13 @@ def fitting(root: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(shared: Path, fitting: Any) -> Any:
+def measured(shared: Path, fitting: Any) -> Any:
     return fitting.read(shared / "data")
+
+
+@pytest.fixture(scope="module")
+def runs(measured: Any) -> Any:
+    return measured.runs
 
 
 @pytest.mark.parametrize("by", ["model", "gpu"])
@@ -90,9 +95,9 @@ def test_time_per_token_of_dense_models_left_out(runs: Any, fitting: Any, by: st
 
 
 def test_fitting_again_gives_the_constants_that_ship(
-    runs: Any, root: Path, fitting: Any, capsys: pytest.CaptureFixture[str]
+    measured: Any, root: Path, fitting: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shipped = (root / "planner" / "data" / "calibration" / "engines.yaml").read_text("utf-8")
     date = next(line for line in shipped.splitlines() if line.startswith("fitted:")).split('"')[1]
-    fitting.write(runs, date)
+    fitting.write(measured, date)
     assert capsys.readouterr().out == shipped

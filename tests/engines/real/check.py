@@ -37,6 +37,7 @@ WRONG = {
         ("--dp-size", "2", "--attn-dp-size", "2"),
         ("--kv-cache-dtype", "fp7"),
         ("--attn-dp-size", "3"),
+        ("--dcp-size", "0"),
     ),
 }
 HERE = Path(__file__).parent

@@ -43,6 +43,7 @@ def read(case: dict[str, Any]) -> dict[str, Any]:
         "data": found["dp_size"],
         "attention_data": found["attn_dp_size"],
         "expert": found["ep_size"],
+        "decode_context": found["dcp_size"],
         "partition": [end - start for start, end in cuts],
         "processes": found["nnodes"],
         "rank": found["node_rank"],
@@ -57,6 +58,7 @@ def read(case: dict[str, Any]) -> dict[str, Any]:
         "batches_in_flight": stages + found["pp_async_batch_depth"],
         "custom_all_reduce": not found["disable_custom_all_reduce"],
         "page": found["page_size"],
+        "guesses": found["speculative_num_draft_tokens"] or 0,
     }
 
 

@@ -127,6 +127,7 @@ class Parser:
             "data": parallel.data_parallel_size,
             "expert": bool(parallel.enable_expert_parallel),
             "decode_context": parallel.decode_context_parallel_size,
+            "prefill_context": parallel.prefill_context_parallel_size,
             "partition": [end - start for start, end in cuts],
             "processes": parallel.nnodes,
             "rank": parallel.node_rank,
@@ -144,6 +145,7 @@ class Parser:
             "custom_all_reduce": not parallel.disable_custom_all_reduce,
             "numa_nodes": parallel.numa_bind_nodes,
             "all_to_all": parallel.all2all_backend,
+            "guesses": config.speculative_config.num_speculative_tokens if config.speculative_config else 0,
         }
 
 
