@@ -1,5 +1,5 @@
 """How long whole commands take and how much memory they hold, each the best and the middle of several runs; before that, what
-one all-reduce costs to predict on irregular machines.
+one all-reduce costs to predict on irregular machines, and one estimate of a plan that is placed.
 
     python scripts/benchmark.py [RUNS]
 
@@ -16,8 +16,11 @@ from collections.abc import Callable
 from itertools import combinations
 
 from planner import api
+from planner.answering import prepare
 from planner.core.hardware import GpuSpec
+from planner.core.plan import Infeasible, Parallelism
 from planner.core.topology import Topology
+from planner.core.workload import Workload
 from planner.cost.collectives import Collectives
 from planner.cost.interconnect import Interconnect
 from planner.documents.calibration import load_calibration
@@ -39,6 +42,12 @@ COMMANDS = (
 IRREGULAR = ("dgx-1-v100", "8x-a800-pcie-pairs", "8x-l40s", "azure-nd96isr-mi300x-v5", "10x-l40s", "dgx-h100")
 """Machines with eight GPUs and more: a hybrid mesh, pairs, four switches on two sockets, a full mesh, odd, one switch."""
 GROUP = 8
+PLACED = (
+    ("llama-3.1-70b", "dgx-h100", Parallelism(8)),
+    ("llama-3.1-70b", "8x-l40s", Parallelism(2, 4)),
+    ("deepseek-v3", "dgx-h200", Parallelism(8, 1, 1, 8)),
+    ("nemotron-h-56b", "dgx-h100", Parallelism(4, 2)),
+)
 
 
 def once(arguments: tuple[str, ...]) -> tuple[float, float]:
@@ -88,9 +97,26 @@ def predictions(runs: int) -> None:
     print()
 
 
+def estimates(runs: int) -> None:
+    """One plan priced once more: its links are known by then, its work, memory and times are not."""
+    print(f"{'best':>8} {'median':>8}  one estimate, its machine known ({20 * runs} runs each)")
+    for name, machine, degrees in PLACED:
+        _, search, _, _ = prepare(api.load_model(name), api.load_topology(machine), Workload(), "vllm", "throughput")
+        found = search.one(degrees)
+        assert not isinstance(found, Infeasible), found.message
+        plan = found.plan
+        times = sorted(
+            seconds(lambda: search.pricer.estimate(degrees, plan.layer_partition, plan.limits, plan.placement))  # noqa: B023
+            for _ in range(20 * runs)
+        )
+        print(f"{times[0] * 1e3:6.2f}ms {statistics.median(times) * 1e3:6.2f}ms  {name} on {machine}: {degrees}")
+    print()
+
+
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     predictions(runs)
+    estimates(runs)
     print(f"{'best':>7} {'median':>7} {'peak':>8}  command ({runs} runs each)")
     for arguments in COMMANDS:
         once(arguments)  # compiled files and the disk cache, as for every later user

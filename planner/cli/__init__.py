@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import gc
 import sys
 
 _PLAIN = {"×": "x", "…": "...", "µ": "u", "→": "->", "←": "<-", "–": "-", "·": ",", "°": " ", "≥": ">=", "≤": "<="}
 
+_SELDOM = 200_000
+"""New objects between two looks for cycles: a command is over before they would fill any memory."""
+
 
 def main() -> int:
     """Run the command line; the exit code is that of :class:`planner.errors.ExitCode`."""
+    gc.set_threshold(_SELDOM)
     codecs.register_error("planner.plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):

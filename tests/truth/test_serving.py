@@ -101,3 +101,61 @@ def test_fitting_again_gives_the_constants_that_ship(
     date = next(line for line in shipped.splitlines() if line.startswith("fitted:")).split('"')[1]
     fitting.write(measured, date)
     assert capsys.readouterr().out == shipped
+
+
+@pytest.mark.parametrize(("by", "median"), [("model", 0.105), ("gpu", 0.09)])
+def test_time_per_token_of_mixtures_of_experts_left_out(runs: Any, fitting: Any, by: str, median: float) -> None:
+    """The project's own targets are 13 % in the mean and 9 % in the median; with models left out the median misses (see the README),
+    and this guards where it stands.
+    """
+    errors = sorted(
+        abs(one.tpot / one.run.tpot - 1) for one in fitting.left_out(runs, by) if one.run.tpot > 0 and one.run.experts
+    )
+    assert len(errors) > 700
+    assert sum(errors) / len(errors) <= 0.13
+    assert errors[len(errors) // 2] <= median
+
+
+def test_time_to_first_token_of_models_left_out(runs: Any, fitting: Any) -> None:
+    """The project's own target: 25 % in the median, up to 8 in flight and above."""
+    for few in (True, False):
+        errors = sorted(
+            abs(one.ttft / one.run.ttft - 1)
+            for one in fitting.left_out(runs, "model")
+            if one.run.ttft > 0 and one.run.fits and (one.run.requests <= 8) is few
+        )
+        assert len(errors) > 300
+        assert errors[len(errors) // 2] <= 0.25
+
+
+WAITS = 0.15
+"""A request that waits for its first token longer than this share of the time its answer takes waits for room."""
+STEADY = 1.5
+"""Room that a series of loads implies differs by less than this, or something else held the requests up."""
+
+
+def test_saturation_is_foreseen(answers: list[RowAnswer]) -> None:
+    """Where requests waited for KV cache: the wait of ``load`` requests implies how many had room (by Little's law), and all loads of a
+    series imply the same. The project's own target: 85 % of such runs are predicted to be more than the cache holds.
+    """
+    series: dict[tuple[str, ...], list[tuple[float, bool]]] = defaultdict(list)
+    for one in answers:
+        cells = one.cells
+        if not one.figures or not cells["ttft_ms"] or not cells["tpot_ms"]:
+            continue
+        lasting = float(cells["osl"]) * float(cells["tpot_ms"])
+        wait, load = float(cells["ttft_ms"]) / lasting, float(cells["load"]) / float(cells["dp"] or 1)
+        if wait > WAITS and float(cells["ttft_ms"]) > 3e3:
+            key = tuple(
+                cells[name] for name in ("topology", "model", "quant", "engine", "tp", "dp", "ep", "isl", "osl", "system")
+            )
+            foreseen = one.figures["ttft_ms"].predicted > WAITS * float(cells["osl"]) * one.figures["tpot_ms"].predicted
+            series[key].append((load / (1 + wait), foreseen))
+    saturated = [
+        foreseen
+        for found in series.values()
+        if max(room for room, _ in found) < STEADY * min(room for room, _ in found)
+        for _, foreseen in found
+    ]
+    assert len(saturated) >= 15
+    assert sum(saturated) >= 0.85 * len(saturated)
