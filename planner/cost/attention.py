@@ -161,8 +161,10 @@ def decode(
     fit: AttentionFit,
     element_bytes: float = KV_ELEMENT_BYTES,
     arithmetic: AttentionFit | None = None,
+    verified: int = 1,
 ) -> Seconds:
-    """One token of each of ``sequences`` requests against ``context`` cached tokens, on one rank.
+    """One token of each of ``sequences`` requests against ``context`` cached tokens, on one rank; or ``verified`` tokens of each, which
+    read the cache once.
 
     ``arithmetic`` is the fit of prompts: products as dense as theirs bound latent attention with many heads. An indexer reads all
     of its keys and leaves ``top`` tokens to read.
@@ -179,6 +181,6 @@ def decode(
         seen = min(context, mixer.indexer.top)
     heads = mixer.query_heads // tensor
     read = sequences * seen * (cache_bytes(mixer, tensor, element_bytes) - mixer.index_bytes) / rate
-    work = sequences * latent_decode_work(heads, mixer.latent_size, mixer.rope_size, seen)
+    work = sequences * verified * latent_decode_work(heads, mixer.latent_size, mixer.rope_size, seen)
     arithmetic_time = work / (gpu.half_precision * (arithmetic or fit).efficiency)
     return Seconds(max(read, arithmetic_time) + seen * fit.context + scoring + fit.launch)

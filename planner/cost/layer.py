@@ -184,7 +184,8 @@ class LayerCost:
         if layer.attention is not None:
             heads, seen = self.shared_out(context)
             dealt = self.share(sequences)
-            against = attention.decode(layer.attention, heads, dealt, seen, self.gpu, self.token_fit, cached, self.prompt_fit)
+            fits = self.token_fit, cached, self.prompt_fit
+            against = attention.decode(layer.attention, heads, dealt, seen, self.gpu, *fits, verified)
         return {
             "linear": self.linear(layer, sequences * verified),
             "attention": against,

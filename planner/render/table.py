@@ -162,6 +162,7 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
     if plan.parallelism.pipeline > 1 and len(set(plan.layer_partition)) > 1:
         yield f"layers {', '.join(str(count) for count in plan.layer_partition)}"
     yield _memory_line(estimate)
+    yield _memory_bar(estimate)
     yield "; ".join(_wires(estimate))
     yield traffic.serving_line(estimate.serving, answer.workload)
     if one.maximum is not None:
@@ -172,14 +173,36 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
     yield from one.assumptions
 
 
+BAR = 56
+"""Characters of a bar of memory, its ends included."""
+_GLYPHS, _PLAIN_GLYPHS = "█▓▒░·", "#=+-."
+
+
 def _memory_line(estimate: Estimate) -> str:
+    """What the memory of a GPU of the fullest stage goes to; each part by the glyph of its bar."""
     worst = max(estimate.memory, key=lambda stage: stage.total / stage.capacity)
     least, most = (text.gibibytes(max(size, 0.0)) for size in worst.kv_cache_range)
+    weights, cache, activation, other, _ = _glyphs()
     return (
-        f"weights {text.gibibytes(worst.weights)}, KV cache {text.gibibytes(worst.kv_cache)} ({least} to {most}), activations "
-        f"{text.gibibytes(worst.activation)}, other {text.gibibytes(worst.overhead)} GiB; "
+        f"{weights} weights {text.gibibytes(worst.weights)}, {cache} KV cache {text.gibibytes(worst.kv_cache)} ({least} to {most}), "
+        f"{activation} activations {text.gibibytes(worst.activation)}, {other} other {text.gibibytes(worst.overhead)} GiB; "
         f"room for {estimate.max_concurrency} requests a replica"
     )
+
+
+def _memory_bar(estimate: Estimate) -> str:
+    """The same drawn to scale, and what is left of the GPU."""
+    worst = max(estimate.memory, key=lambda stage: stage.total / stage.capacity)
+    ends, taken, width = [], 0.0, BAR - 2
+    for part in (worst.weights, worst.kv_cache, worst.activation, worst.overhead):
+        taken += part
+        ends.append(round(width * min(1.0, taken / worst.capacity)))
+    counts = [max(0, end - start) for start, end in zip([0, *ends], [*ends, width], strict=True)]
+    return "[" + "".join(glyph * count for glyph, count in zip(_glyphs(), counts, strict=True)) + "]"
+
+
+def _glyphs() -> str:
+    return _GLYPHS if terminal.draws_lines() else _PLAIN_GLYPHS
 
 
 def _wires(estimate: Estimate) -> Iterable[str]:

@@ -1,17 +1,18 @@
-"""What would fit where nothing does: fewer bytes a weight, or more GPUs of the same kind."""
+"""What would fit where nothing does: fewer bytes a weight, more GPUs of the same kind, or shorter requests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from planner.core.model import ModelSpec
-from planner.core.plan import Infeasible, Parallelism
+from planner.core.plan import EngineLimits, Infeasible, Parallelism
 from planner.core.quantization import BF16, FORMATS, WeightFormat
 from planner.cost.pricer import Pricer
 from planner.search.space import illegal
 
 MAX_GPUS = 512
+SHORT_CHUNK = 2048
 GPUS_OF_A_HOST = 8
 """As many as an engine that stays on one host is offered where the hosts there are have fewer."""
 
@@ -53,6 +54,37 @@ def remedy(pricer: Pricer, fewest: int) -> Remedy:
     return Remedy(gpus, gpus_parallelism, tuple(formats))
 
 
+def most_tokens(pricer: Pricer, asked: Iterable[Parallelism]) -> tuple[int, Parallelism] | None:
+    """The longest request, in and out together, that the memory of these GPUs holds with any of the degrees that were ``asked`` for;
+    ``None`` where they do not hold one at all.
+    """
+    everywhere, workload = range(len(pricer.topology.gpus)), pricer.workload
+    best: tuple[int, Parallelism] | None = None
+    for degrees in asked:
+        partition = pricer.traits.default_partition(len(pricer.model.layers), degrees.pipeline)
+        limits = _small(pricer)
+
+        def fits(tokens: int) -> bool:
+            shorter = replace(workload, input_tokens=tokens, output_tokens=1, concurrency=1, load="concurrency")
+            told = pricer.under(shorter).strategy(degrees, partition, limits, everywhere)  # noqa: B023 - called at once
+            return not isinstance(told, Infeasible)
+
+        low, high = 0, workload.total_tokens
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
+        if low and (best is None or low > best[0]):
+            best = low + 1, degrees
+    return best
+
+
+def _small(pricer: Pricer) -> EngineLimits:
+    """Limits that leave the most memory: few sequences, and a short chunk."""
+    spec, capacity = pricer.weakest_of(range(len(pricer.topology.gpus)))
+    limits = pricer.traits.default_limits(spec, capacity)
+    return replace(limits, max_sequences=min(limits.max_sequences, pricer.workload.concurrency), max_batched_tokens=SHORT_CHUNK)
+
+
 def _most(pricer: Pricer) -> int:
     hosts = (len(gpus) for gpus in pricer.topology.gpus_of_host.values())
     return MAX_GPUS if pricer.traits.spans_hosts else max(GPUS_OF_A_HOST, *hosts)
@@ -71,7 +103,7 @@ def _first_fit(pricer: Pricer, model: ModelSpec, gpus: int) -> Parallelism | Non
     everywhere = range(len(pricer.topology.gpus))
     spec, capacity = pricer.weakest_of(everywhere)
     limits = pricer.traits.default_limits(spec, capacity)
-    small = replace(limits, max_sequences=min(limits.max_sequences, pricer.workload.concurrency), max_batched_tokens=2048)
+    small = _small(pricer)
     asking = replace(pricer, model=model)
     for tensor in range(min(gpus, 16), 0, -1):
         if gpus % tensor:

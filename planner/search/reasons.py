@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from planner.core.plan import Infeasible, Parallelism, tensor_groups
-from planner.search.fit import remedy
+from planner.search.fit import most_tokens, remedy
 from planner.search.load import REQUEST_RATE
 from planner.search.rank import UNMEASURED, Ranked, Search
 
@@ -176,6 +176,9 @@ def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...
         for name, degrees in what.formats:
             same.setdefault(degrees, []).append(name)
         lines += [f"--quant {_either(names)} would fit it on these, as {degrees}" for degrees, names in same.items()]
+        shorter = most_tokens(search.pricer, dict.fromkeys(one.parallelism for one in memory))
+        if shorter is not None:
+            lines.append(f"requests of at most {shorter[0]:,} tokens, in and out together, would fit on these, as {shorter[1]}")
     return tuple(lines)
 
 

@@ -260,3 +260,28 @@ def test_help_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_memory_is_drawn_to_scale(planner: Planner, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.setattr("planner.render.terminal.draws_lines", lambda: encoding == "utf-8")
+    glyphs = "█▓▒░·" if encoding == "utf-8" else "#=+-."
+    asked = ("estimate", "llama-3.1-70b", "-t", "dgx-h100", "--tp", "4")
+    (stage,) = planner(*asked, "--format", "json").document["plans"][0]["memory"]["stages"]
+    (bar,) = re.findall(r"\[([^\]\w]{20,})\]", planner(*asked).out)
+    assert set(bar) <= set(glyphs)
+    parts = ("weights_bytes", "kv_cache_bytes", "activation_bytes", "overhead_bytes")
+    for glyph, part in zip(glyphs, parts, strict=False):
+        assert bar.count(glyph) / len(bar) == pytest.approx(stage[part] / stage["capacity_bytes"], abs=1 / len(bar))
+    assert bar == "".join(sorted(bar, key=glyphs.index))
+
+
+def test_a_request_too_long_is_told_how_long_it_may_be(planner: Planner) -> None:
+    run = planner("estimate", "llama-3.1-8b", "-t", "1x-l4", "--input-tokens", "120000", "--output-tokens", "1000")
+    assert run.code == 1
+    found = re.search(r"at most ([\d,]+) tokens, in and out together, would fit", run.words)
+    assert found
+    most = int(found[1].replace(",", ""))
+    fits = ("estimate", "llama-3.1-8b", "-t", "1x-l4", "--concurrency", "1", "--output-tokens", "1", "--input-tokens")
+    assert planner(*fits, str(most - 1)).code == 0
+    assert planner(*fits, str(most + 64)).code == 1

@@ -28,7 +28,14 @@ from planner.cost.gemm import gemm, gemm_work
 from planner.cost.moe import distinct_experts, expert_imbalance
 from planner.cost.pipeline import best_partition, bubble_over_ideal, bubble_ratio, decode_period, fill_drain_makespan, idle_ratio
 from planner.cost.rings import RingPacking, pack_rings
-from planner.cost.serving import kv_transfer, prefill_queue, prefill_queue_pipeline, prefill_queue_tensor, tokens_per_iteration
+from planner.cost.serving import (
+    kv_transfer,
+    prefill_queue,
+    prefill_queue_pipeline,
+    prefill_queue_tensor,
+    time_per_output_token,
+    tokens_per_iteration,
+)
 from planner.cost.shapes import Shapes
 from planner.engines.vllm import default_partition
 from planner.graph.paths import Paths
@@ -317,6 +324,26 @@ def test_e19_tensor_against_pipeline_on_bridged_pairs(llama_70b: ModelSpec) -> N
     deep = decode_period([Seconds(read + 80 * nccl.all_reduce(Bytes(16 * hidden * 2), pair)[0])] * 2, 2)
     assert [wide * 1e3, 32 / wide] == pytest.approx([24.81, 1290], rel=0.002)
     assert [deep * 1e3, 32 / deep] == pytest.approx([36.41, 879], rel=0.002)
+
+
+@pytest.mark.parametrize(("ranks", "rate", "expected"), [(2, 40.0, 34), (2, 10.0, 134), (4, 5.1, 395)])
+def test_e20_what_a_prompt_waits_for_the_bridges(ranks: int, rate: float, expected: int) -> None:
+    """27B in 4 bits on four RTX 3090: the 128 all-reduces of a prompt of 1,024 tokens over a bridge, over PCIe, through host memory."""
+    message = Bytes(1024 * 5120 * 2)
+    time = Seconds(2 * (ranks - 1) / ranks * message / (rate * 1e9))
+    assert bus_bandwidth(message, time, ranks) == pytest.approx(rate * 1e9)
+    assert 128 * time * 1e3 == pytest.approx(expected, abs=0.8)
+
+
+def test_e20_four_ranks_lose_under_load_what_they_win_alone() -> None:
+    """TP 4 reads half the weights of TP 2 on each GPU, 4.84 ms a token less; its slower prompts cost the others of four in flight more."""
+    saved = 0.25 * 14.5e9 / (0.8 * api.load_gpu("RTX-3090").memory_bandwidth)
+    assert saved * 1e3 == pytest.approx(4.84, rel=0.01)
+    slower = Seconds(0.395 - 0.034)
+    interference = time_per_output_token(Seconds(0.0), slower, 3 / 256)
+    assert interference * 1e3 == pytest.approx(4.2, abs=0.05)
+    latency = 128 * 11e-6
+    assert interference + latency > saved > latency
 
 
 def test_e21_splitting_a_sequence() -> None:
