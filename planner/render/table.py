@@ -175,14 +175,14 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
 
 BAR = 56
 """Characters of a bar of memory, its ends included."""
-_GLYPHS, _PLAIN_GLYPHS = "█▓▒░·", "#=+-."
+_GLYPHS, _PLAIN_GLYPHS = ("█", "▓", "▒", "░", "·"), ("#", "=", "+", "-", ".")
 
 
 def _memory_line(estimate: Estimate) -> str:
     """What the memory of a GPU of the fullest stage goes to; each part by the glyph of its bar."""
     worst = max(estimate.memory, key=lambda stage: stage.total / stage.capacity)
     least, most = (text.gibibytes(max(size, 0.0)) for size in worst.kv_cache_range)
-    weights, cache, activation, other, _ = _glyphs()
+    weights, cache, activation, other = _glyphs()[:4]
     return (
         f"{weights} weights {text.gibibytes(worst.weights)}, {cache} KV cache {text.gibibytes(worst.kv_cache)} ({least} to {most}), "
         f"{activation} activations {text.gibibytes(worst.activation)}, {other} other {text.gibibytes(worst.overhead)} GiB; "
@@ -201,7 +201,7 @@ def _memory_bar(estimate: Estimate) -> str:
     return "[" + "".join(glyph * count for glyph, count in zip(_glyphs(), counts, strict=True)) + "]"
 
 
-def _glyphs() -> str:
+def _glyphs() -> tuple[str, ...]:
     return _GLYPHS if terminal.draws_lines() else _PLAIN_GLYPHS
 
 
