@@ -62,7 +62,7 @@ def test_a_plan_says_what_it_does_at_most(planner: Planner) -> None:
         (("--request-rate", "0"), ("--request-rate",)),
         (("--prefix-hit-rate", "1"), ("--prefix-hit-rate",)),
         (("--percentile", "90"), ("--percentile", "--ttft-ms")),
-        (("--percentile", "95", "--ttft-ms", "100"), ("percentile", "50, 90, 99")),
+        (("--percentile", "95", "--ttft-ms", "100"), ("--percentile", "50, 90, 99")),
         (("--speculative", "magic", "--acceptance-rate", "0.5"), ("--speculative", "mtp, eagle3, ngram")),
         (("--speculative", "ngram"), ("--acceptance-rate",)),
         (("--speculative", "eagle3", "--acceptance-rate", "0.5"), ("--draft-model",)),

@@ -108,7 +108,7 @@ def workload_of(asked: Traffic, *, idle: Load = "concurrency") -> Workload:
     """The workload, ``idle`` where no load is given. Raises ``BadInput`` for two loads at once, a percentile of no target, and numbers
     that are none.
     """
-    from planner.core.workload import Workload
+    from planner.core.workload import PERCENTILES, Workload
     from planner.units import Seconds
 
     loads: list[tuple[str, Load, float | str | None]] = [
@@ -128,6 +128,9 @@ def workload_of(asked: Traffic, *, idle: Load = "concurrency") -> Workload:
     ):
         if value is not None and not isfinite(value):  # some releases of typer let nan pass their bounds
             raise BadInput(f"must be a number, found {value}", path=option)
+    if asked.percentile is not None and asked.percentile not in PERCENTILES:
+        known = ", ".join(map(str, PERCENTILES))
+        raise BadInput(f"{asked.percentile} is none of {known}", path="--percentile", hint=f"one of {known}")
     if asked.percentile is not None and asked.ttft_ms is None and asked.tpot_ms is None:
         raise BadInput("is of targets, and there is none", path="--percentile", hint="add --ttft-ms or --tpot-ms")
 

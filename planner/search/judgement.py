@@ -9,7 +9,7 @@ from planner.core.plan import Infeasible, Plan
 from planner.core.topology import Topology
 from planner.core.workload import Objective, Workload
 from planner.graph.difference import Change
-from planner.search.load import held_to_targets, settled_estimate
+from planner.search.load import held_to_targets, missed_targets, settled_estimate
 from planner.search.rank import Ranked, Search
 from planner.search.space import illegal
 
@@ -95,11 +95,16 @@ def _room(plan: Plan, estimate: Estimate, workload: Workload) -> list[str]:
 
 def _missed(estimate: Estimate, workload: Workload) -> list[str]:
     held, targets = held_to_targets(estimate, workload), (workload.ttft_target, workload.tpot_target)
-    return [
-        f"{name} is {now * 1e3:.3g} ms, the target {most * 1e3:.3g} ms"
+    which = "" if workload.percentile is None else f"p{workload.percentile} of "
+    missed = [
+        f"{which}{name} is {now * 1e3:.3g} ms, the target {most * 1e3:.3g} ms"
         for (name, now), most in zip(held.items(), targets, strict=True)
         if most is not None and now > most
     ]
+    if not missed and missed_targets(estimate, workload):
+        share = f"{estimate.serving.within_targets or 0.0:.0%}".replace("%", " %")
+        missed.append(f"{share} of the requests meet both targets, {workload.percentile} % are asked for")
+    return missed
 
 
 def _behind(estimate: Estimate, best: Ranked, objective: Objective, workload: Workload) -> float:

@@ -195,3 +195,24 @@ def test_two_that_cannot_be_compared_are_refused() -> None:
     refused = asked(at_rate(1.0), Parallelism(1)).infeasible
     assert [one.rule for one in refused] == ["memory"]
     assert all(isinstance(one, Infeasible) for one in refused)
+
+
+def test_a_plan_that_is_kept_is_held_to_the_percentile_it_was_chosen_by() -> None:
+    from planner.answering import prepare
+    from planner.search.judgement import judge
+
+    loose = Workload(concurrency=64, ttft_target=Seconds(1.0), tpot_target=Seconds(0.06), percentile=90)
+    plan = asked(loose, Parallelism(8)).plans[0].ranked
+    times = plan.estimate.serving
+    for workload, words in (
+        (loose, ""),
+        (replace(loose, tpot_target=Seconds(0.9 * times.tpot.p90)), "p90 of TPOT is"),
+        (
+            replace(loose, ttft_target=times.ttft.p90, tpot_target=times.tpot.p90),
+            "of the requests meet both targets, 90 % are asked",
+        ),
+    ):
+        _, search, _, _ = prepare(MODEL, MACHINE, workload, "vllm", "throughput")
+        problems = " ".join(judge(plan.plan, search).problems)
+        assert words in problems
+        assert bool(words) is ("target" in problems)
