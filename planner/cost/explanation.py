@@ -25,6 +25,9 @@ from planner.cost.replica import ReplicaMetrics, ReplicaTimes, service_time
 from planner.cost.strategy import stages_of
 from planner.units import Seconds
 
+NOT_A_WAIT = 1e-9
+"""Seconds."""
+
 
 def explain(pricer: Pricer, plan: Plan) -> Explanation | Infeasible:
     """How the estimate of a plan came about."""
@@ -134,7 +137,7 @@ class _Tree:
     def _wait(self, metrics: ReplicaMetrics) -> tuple[Step, ...]:
         """The wait for KV cache, where there is one."""
         strategy = self.strategy
-        if metrics.wait <= 0:
+        if metrics.wait <= NOT_A_WAIT:
             return ()
         asked = (Quantity("requests offered", strategy.offered), Quantity("room for", strategy.room))
         formula = "slot_wait" if strategy.workload.load == "request-rate" else "saturation_wait"

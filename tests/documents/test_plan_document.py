@@ -15,6 +15,7 @@ from launch_support import PLANS, saved
 from planner import api
 from planner.core.plan import Parallelism
 from planner.core.saved import SavedPlan
+from planner.core.speculation import Speculation
 from planner.core.workload import Workload
 from planner.documents import strict_yaml
 from planner.documents.catalogue import model_names
@@ -47,6 +48,43 @@ def test_what_is_written_is_read_back(name: str, engine: str, *, inline: bool) -
     assert again == plan
     assert dump_plan(again) == text
     assert plan_digest(again) == plan_digest(plan)
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        Workload(load="full", tpot_target=Seconds(0.04), percentile=99),
+        Workload(load="request-rate", request_rate=1.25, cached_share=0.3),
+        Workload(load="batch", concurrency=7, speculation=Speculation("ngram", 4, 0.5)),
+        Workload(speculation=Speculation("eagle3", 2, 0.75, "some/head")),
+    ],
+    ids=str,
+)
+def test_traffic_is_read_back_and_the_plan_guesses_as_it_says(traffic: Workload) -> None:
+    plan = saved("bridged")
+    plan = replace(plan, workload=traffic, plan=replace(plan.plan, speculation=traffic.speculation))
+    text = dump_plan(plan)
+    jsonschema.validate(strict_yaml.load(text, "plan.yaml"), SCHEMA)
+    assert read(text) == plan
+    assert dump_plan(read(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("draft_tokens: 2", "draft_tokens: 17", "speculation.draft_tokens"),
+        ("method: eagle3", "method: ngram", "speculation.checkpoint"),
+        ("acceptance_rate: 0.75", "acceptance_rate: 1.5", "speculation.acceptance_rate"),
+        ("checkpoint: some/head", "checkpoint: --rm", "speculation.checkpoint"),
+    ],
+)
+def test_guesses_that_are_none_are_refused_with_their_place(old: str, new: str, place: str) -> None:
+    plan = saved("bridged")
+    text = dump_plan(replace(plan, workload=Workload(speculation=Speculation("eagle3", 2, 0.75, "some/head"))))
+    assert old in text
+    with pytest.raises(BadInput) as raised:
+        read(text.replace(old, new))
+    assert place in str(raised.value)
 
 
 def test_shared_out_caches_are_kept_and_others_not_spoken_of() -> None:
