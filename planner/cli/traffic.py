@@ -130,7 +130,7 @@ def workload_of(asked: Traffic, *, idle: Load = "concurrency") -> Workload:
             raise BadInput(f"must be a number, found {value}", path=option)
     if asked.percentile is not None and asked.percentile not in PERCENTILES:
         known = ", ".join(map(str, PERCENTILES))
-        raise BadInput(f"{asked.percentile} is none of {known}", path="--percentile", hint=f"one of {known}")
+        raise BadInput(f"must be one of {known}, found {asked.percentile}", path="--percentile")
     if asked.percentile is not None and asked.ttft_ms is None and asked.tpot_ms is None:
         raise BadInput("is of targets, and there is none", path="--percentile", hint="add --ttft-ms or --tpot-ms")
 
