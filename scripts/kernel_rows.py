@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from planner.core.hardware import GpuSpec
-from planner.core.quantization import FORMATS
+from planner.core.quantization import FORMATS, W8A16, integers
 from planner.cost.attention import causal_attention_work, kv_bytes_per_token
 from planner.cost.exchanges import exchange_name, exchanged_bytes
 from planner.cost.gemm import ACTIVATION_BYTES, gemm_bytes, gemm_work
@@ -32,6 +32,7 @@ GEMM = {
     "int8": ("sq",),
     "nvfp4": ("nvfp4",),
     "awq": ("int4_wo",),
+    W8A16: ("int8_wo",),
 }
 MOE = {
     "bf16": ("bfloat16",),
@@ -82,8 +83,9 @@ def gemm_rows(folder: Path, name: str, *, apart: bool = False) -> list[Row]:
         if row["quant"] not in GEMM[name] or (row["quant"], stack) in LEFT_OUT:
             continue
         gpu, (m, n, k) = load_gpu(row["gpu"]), numbers(row, "m", "n", "k")
-        memory, rate = gpu.memory_bandwidth, gpu.rate(FORMATS[name].math)
-        moved, work = gemm_bytes(m, n, k, FORMATS[name].bytes_per_weight), gemm_work(m, n, k)
+        weights = FORMATS.get(name) or integers(name, 8, None, zeros=False)
+        memory, rate = gpu.memory_bandwidth, gpu.rate(weights.math)
+        moved, work = gemm_bytes(m, n, k, weights.bytes_per_weight), gemm_work(m, n, k)
         own = apart and stack == "tensorrt-llm"
         features = moved / memory, work / rate, k, ACTIVATION_BYTES * m * k / memory, rate, float(own)
         rows.append(Row(row["system"], f"@{stack}" if apart else "", float(row["time_us"]) * 1e-6, features))

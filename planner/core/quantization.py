@@ -123,6 +123,11 @@ FORMATS: dict[str, WeightFormat] = {
 }
 
 
+BITS_OF_AWQ = 4
+W8A16 = "w8a16"
+"""Kernels of weights in 8-bit integers that are multiplied in 16 bits, as tables call them."""
+
+
 def integers(name: str, bits: int, group: int | None, *, zeros: bool) -> WeightFormat:
     """Weight-only integers of ``bits`` bits, an fp16 scale (and a zero point, where ``zeros``) for every ``group`` inputs, one for
     a whole row where that is ``None``; multiplied in 16 bits. The format of that ``name`` where it is just that.
@@ -147,7 +152,7 @@ def integers(name: str, bits: int, group: int | None, *, zeros: bool) -> WeightF
         group=group,
         minimum_capability=(7, 5),
         needs_own_checkpoint=True,
-        like="awq",
+        like="awq" if bits == BITS_OF_AWQ else W8A16,
     )
 
 

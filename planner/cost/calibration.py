@@ -240,4 +240,4 @@ _WITH_KERNELS_OF_THEIR_OWN = {9: "hopper", 10: "blackwell"}
 """Generations whose attention kernels are written for them, by major compute capability; Blackwell's GeForce (12) has Ampere's."""
 _SERVED_AS = {"mxfp4": "nvfp4"}
 """Experts that engines serve with faster kernels than the ones that were timed alone: gpt-oss is a fifth faster than those allow."""
-_NEAREST = {"fp16": "bf16", "gptq": "awq", "mxfp4": "nvfp4", "int8": "fp8"}
+_NEAREST = {"fp16": "bf16", "gptq": "awq", "w8a16": "awq", "mxfp4": "nvfp4", "int8": "fp8"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from planner.core.attention import Attention
 from planner.core.feed_forward import MoeMlp
 from planner.core.hardware import GpuSpec
-from planner.core.quantization import FORMATS
+from planner.core.quantization import FORMATS, W8A16, WeightFormat, integers
 from planner.cost import attention
 from planner.cost.accuracy import Figure
 from planner.cost.calibration import Calibration
@@ -28,6 +28,7 @@ _FORMATS = {
     "nvfp4": "nvfp4",
     "sq": "int8",
     "int4_wo": "awq",
+    "int8_wo": W8A16,
     "w4a16_mxfp4": "mxfp4",
     "w4a8_mxfp4_mxfp8": "mxfp4",
 }
@@ -86,7 +87,7 @@ class KernelRows:
         return self._gpus[name]
 
     def _gemm(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
-        weights = FORMATS[_FORMATS[row.word("quant")]]
+        weights = _weights(row)
         fit = self._constants.gemm_fit(weights.name, _stack(row))
         return gemm(row.count("m"), row.count("n"), row.count("k"), weights, gpu, fit), fit.interval
 
@@ -114,12 +115,18 @@ class KernelRows:
         return {"time_us": Figure(micros, micros * low, micros * high, row.number("time_us"))}
 
     def _moe(self, row: TableRow, gpu: GpuSpec) -> tuple[Seconds, tuple[float, float]]:
-        weights = FORMATS[_FORMATS[row.word("quant")]]
+        weights = _weights(row)
         experts = MoeMlp(row.count("experts"), row.count("topk"), row.count("inter"))
         sizes = (row.count("hidden"), float(row.count("tokens")), row.count("moe_tp"), row.count("moe_ep"))
         routing = _ROUTINGS.get(row.word("distribution"), "skewed" if row.word("distribution") else "uniform")
         time = experts_time(experts, *sizes, weights, gpu, self._constants, routing, tabled=True)
         return time, self._constants.moe_fit(weights.name, tabled=True).interval
+
+
+def _weights(row: TableRow) -> WeightFormat:
+    """The weight format of a row."""
+    name = _FORMATS[row.word("quant")]
+    return FORMATS.get(name) or integers(name, 8, None, zeros=False)
 
 
 def _stack(row: TableRow) -> str:
