@@ -30,10 +30,16 @@ _QUANTISED = re.compile(r"(?i)(nv|mx)?fp[48]\b|int[48]\b|awq|gptq|w[48]a(8|16)")
 
 
 def prepare(
-    model: ModelSpec, topology: Topology, workload: Workload, engine: str, objective: Objective, release: str = ""
+    model: ModelSpec,
+    topology: Topology,
+    workload: Workload,
+    engine: str,
+    objective: Objective,
+    release: str = "",
+    memory: float = 0.0,
 ) -> tuple[Engine, Search, Topology, tuple[str, ...]]:
-    """The engine, a search over what it can run (in an older ``release`` where one is named), the topology with its bandwidths, and
-    what to warn of.
+    """The engine, a search over what it can run (in an older ``release`` where one is named, with that share of the ``memory`` at
+    least), the topology with its bandwidths, and what to warn of.
 
     Raises ``BadInput`` for an unknown engine or GPU.
     """
@@ -46,7 +52,8 @@ def prepare(
     _refuse_guessing(model, workload.speculation, chosen)
     equipped, specs = equip_with_rates(topology)
     model = _in_half(model, specs.values())
-    pricer = Pricer(equipped, specs, model, workload, chosen.traits.at(release), load_calibration())
+    traits = chosen.traits.at(release).given(memory) if memory else chosen.traits.at(release)
+    pricer = Pricer(equipped, specs, model, workload, traits, load_calibration())
     return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
 
 

@@ -272,12 +272,18 @@ def validate_benchmark(path: Path, saved: SavedPlan) -> BenchmarkAnswer:
 
 
 def priced(
-    model: ModelSpec, topology: Topology, workload: Workload, parallelism: Parallelism, engine: str, release: str = ""
+    model: ModelSpec,
+    topology: Topology,
+    workload: Workload,
+    parallelism: Parallelism,
+    engine: str,
+    release: str = "",
+    memory: float = 0.0,
 ) -> Ranked | Infeasible:
     """One configuration, placed as well as can be, and what it costs; without launches and reasons. ``release`` is of the engine
-    where it is not the newest.
+    where it is not the newest, ``memory`` the share of a GPU's that it is given where that is more than it takes by itself.
     """
-    return prepare(model, topology, workload, engine, "throughput", release)[1].one(parallelism)
+    return prepare(model, topology, workload, engine, "throughput", release, memory)[1].one(parallelism)
 
 
 def calibrate(

@@ -132,6 +132,16 @@ class EngineTraits:
         """The name under which its time to first token was measured."""
         return self.answering or self.stack
 
+    def given(self, share: float) -> EngineTraits:
+        """The engine started with ``share`` of the memory, or with what it takes by itself where that is more."""
+        usual = self.default_limits
+
+        def limits(gpu: GpuSpec, memory: Bytes) -> EngineLimits:
+            found = usual(gpu, memory)
+            return replace(found, memory_fraction=max(share, found.memory_fraction))
+
+        return replace(self, default_limits=limits)
+
     def at(self, version: str) -> EngineTraits:
         """The engine as a release of it kept memory; as it is now where ``version`` is empty or newer than every entry."""
         found = release_order(version)

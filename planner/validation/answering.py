@@ -24,8 +24,12 @@ class LoadModel(Protocol):
         ...
 
 
-Price = Callable[[ModelSpec, Topology, Workload, Parallelism, str, str], Ranked | Infeasible]
-"""One configuration, placed as well as can be, on an engine of a release (its newest where that is empty)."""
+Price = Callable[[ModelSpec, Topology, Workload, Parallelism, str, str, float], Ranked | Infeasible]
+"""One configuration, placed as well as can be, on an engine of a release (its newest where that is empty), with a share of the memory
+(0: what it takes by itself).
+"""
+MOST_MEMORY = 0.96
+"""The share of a GPU's memory that benchmarks go up to where a model would not fit otherwise."""
 
 ENGINES = {"vllm": "vllm", "trtllm": "tensorrt-llm", "tensorrt": "tensorrt-llm", "sglang": "sglang", "tgi": "tgi"}
 """Engines by how tables of measurements start their names."""
@@ -113,12 +117,15 @@ class Library:
     ) -> Ranked | Infeasible:
         """What a run that was measured is predicted to do, however long its requests, by an engine as tables name it with its release.
 
-        Those who publish runs of weights in 8 bits or fewer keep the cache in 8 bits as well. Raises ``BadInput``.
+        Those who publish runs of weights in 8 bits or fewer keep the cache in 8 bits as well, and give a model that hardly fits more
+        memory than engines take by themselves. Raises ``BadInput``.
         """
         model = served_beyond(model, workload.total_tokens)
         if model.weight_format.math in {"fp8", "fp4"}:
             model = replace(model, kv_element_bytes=1)
-        return self.price(model, topology, workload, degrees, engine_of(engine) or engine, release_of(engine))
+        asked = model, topology, workload, degrees, engine_of(engine) or engine, release_of(engine)
+        found = self.price(*asked, 0.0)
+        return self.price(*asked, MOST_MEMORY) if isinstance(found, Infeasible) and found.rule == "memory" else found
 
     def machine(self, reference: str) -> Topology | str:
         """A machine as a table names it, or why there is none."""
