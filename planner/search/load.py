@@ -90,11 +90,11 @@ def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
     if most < rate:
         return _overrun(plan, rate, most, f"with {full.serving.in_flight:.0f} in flight")
 
-    def enough(each: int) -> bool:
+    def answered(each: int) -> float:
         estimate = _priced(pricer.at(each * data, "concurrency"), plan)
-        return isinstance(estimate, Infeasible) or estimate.serving.requests_per_second >= rate
+        return math.inf if isinstance(estimate, Infeasible) else estimate.serving.requests_per_second
 
-    found = pricer.at(_first(enough, math.ceil(full.serving.in_flight / data)) * data)
+    found = pricer.at(fewest_in_flight(answered, rate, math.ceil(full.serving.in_flight / data), most) * data)
     estimate = _priced(found, plan)
     if isinstance(estimate, Infeasible):
         return estimate
@@ -123,6 +123,48 @@ def _priced(pricer: Pricer, plan: Plan) -> Estimate | Infeasible:
 
 def _used(plan: Plan) -> list[int]:
     return [gpu for replica in plan.placement for group in replica for gpu in group]
+
+
+def fewest_in_flight(answered: Callable[[int], float], rate: float, most: int, by_most: float) -> int:
+    """The smallest number from 1 to ``most`` for which ``answered``, in requests a second, reaches ``rate``; ``by_most`` is what
+    ``most`` reach, and is enough.
+
+    By Little's law the rate keeps as many in flight as arrive while one is answered, and one is answered no sooner beside more
+    others: where n are too few, so is all that is below ``needed(n)``; where n are enough, so are ``needed(n)``. A straight line
+    through what both ends need says where to ask next; every third time it is the middle.
+
+    >>> fewest_in_flight(lambda n: n / (2 + 0.01 * n), 20, 100, 100 / 3)
+    50
+    """
+
+    def needed(number: int, reached: float) -> float:
+        return number if math.isinf(reached) else number * rate / max(reached, rate * 1e-9)
+
+    below, above = (0, 0.0), (most, needed(most, by_most))
+    low, high = 1, max(1, min(most, _whole(above[1])))
+    guess, asked = 1, 0
+    while low < high:
+        asked += 1
+        reached = answered(guess)
+        need = needed(guess, reached)
+        if reached >= rate:
+            high, above = min(guess, max(low, _whole(need))), (guess, need)
+        else:
+            low, below = max(guess + 1, min(high, _whole(need))), (guess, need)
+        guess = max(low, min(_crossing(below, above) if asked % 3 else (low + high) // 2, high - 1))
+    return high
+
+
+def _crossing(below: tuple[int, float], above: tuple[int, float]) -> int:
+    """Where a straight line through two numbers and their needs meets the number itself."""
+    (first, need), (last, other) = below, above
+    slope = (other - need) / (last - first)
+    return _whole((need - slope * first) / (1 - slope)) if slope < 1 else last
+
+
+def _whole(requests: float) -> int:
+    """The next whole number of requests, whatever a quotient errs by."""
+    return math.ceil(requests - 1e-6)
 
 
 def _first(holds: Callable[[int], bool], most: int) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner import api
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Parallelism
 from planner.core.workload import Workload
-from planner.search.load import missed_targets
+from planner.search.load import fewest_in_flight, missed_targets
 from planner.search.rank import Ranked
 from planner.search.recommendation import Recommendation
 from planner.units import Seconds
@@ -96,6 +98,25 @@ def test_at_a_rate_the_fewest_gpus_that_keep_up_come_first_and_the_fastest_for_l
     lasting = [one.ranked.latency(fast.workload) for one in fast.plans]
     assert lasting == sorted(lasting)
     assert fast.plans[0].ranked.plan.parallelism.gpus > gpus[0]
+
+
+@given(st.floats(0.01, 20), st.floats(0, 0.2), st.floats(0, 1e-4), st.integers(1, 500), st.floats(0.001, 0.999))
+def test_the_fewest_that_keep_up_are_those_that_counting_finds(
+    alone: float, beside: float, crowded: float, most: int, share: float
+) -> None:
+    """In few questions, none of them twice; one among n takes ``alone`` + ``beside`` n + ``crowded`` n²."""
+    questions: list[int] = []
+
+    def answered(number: int) -> float:
+        questions.append(number)
+        return number / (alone + beside * number + crowded * number**2)
+
+    most = max(range(1, most + 1), key=answered)
+    by_most = answered(most)
+    counted = next(number for number in range(1, most + 1) if answered(number) >= share * by_most)
+    questions.clear()
+    assert fewest_in_flight(answered, share * by_most, most, by_most) == counted
+    assert len(questions) == len(set(questions)) <= 16
 
 
 def test_what_no_plan_keeps_up_with_says_how_many_machines_would() -> None:
