@@ -51,7 +51,7 @@ def recommend(
     batch: StaticBatch = None,
     cached: CachedShare = 0.0,
     speculative: Guessing = None,
-    draft_tokens: DraftTokens = 3,
+    draft_tokens: DraftTokens = None,
     acceptance: Acceptance = None,
     draft_model: DraftModel = None,
     ttft_ms: TtftTarget = None,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONCURRENCY = 32
 """Requests in flight where nobody says."""
+DEFAULT_DRAFT_TOKENS = 3
 MAXIMUM = "max"
 
 InFlight = Annotated[
@@ -61,7 +62,16 @@ Guessing = Annotated[
         "--speculative", metavar="METHOD", help="Guess tokens: mtp, eagle3 (with --draft-model) or ngram.", show_default=False
     ),
 ]
-DraftTokens = Annotated[int, typer.Option("--draft-tokens", min=1, max=16, help="Tokens that --speculative guesses at a time.")]
+DraftTokens = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--draft-tokens",
+        min=1,
+        max=16,
+        help=f"Tokens that --speculative guesses at a time [default: {DEFAULT_DRAFT_TOKENS}].",
+        show_default=False,
+    ),
+]
 Acceptance = Annotated[
     Optional[float],  # noqa: UP045
     typer.Option(
@@ -83,7 +93,7 @@ class Guess:
     """The options of speculative decoding as they were given."""
 
     method: str | None = None
-    draft_tokens: int = 3
+    draft_tokens: int | None = None
     acceptance: float | None = None
     checkpoint: str | None = None
 
@@ -164,15 +174,19 @@ def _speculation(asked: Guess) -> Speculation | None:
     from planner.core.speculation import METHODS, Speculation
 
     if asked.method is None:
-        for option, value in (("--acceptance-rate", asked.acceptance), ("--draft-model", asked.checkpoint)):
+        given = {"--acceptance-rate": asked.acceptance, "--draft-tokens": asked.draft_tokens, "--draft-model": asked.checkpoint}
+        for option, value in given.items():
             if value is not None:
-                raise BadInput("is for --speculative", path=option)
+                raise BadInput("is for --speculative", path=option, hint=f"add --speculative {'|'.join(METHODS)}")
         return None
     if asked.method not in METHODS:
         raise BadInput(f"unknown method {asked.method!r}", path="--speculative", hint=f"one of {', '.join(METHODS)}")
     if asked.acceptance is None:
-        hint = "engines report it ('acceptance rate' in metrics and logs); 0.6 to 0.8 is usual for mtp and eagle3"
+        hint = "measured for your traffic; engines report it ('acceptance rate' in metrics and logs)"
         raise BadInput("needs to know how many guesses are right", path="--acceptance-rate", hint=hint)
-    if (asked.method == "eagle3") != (asked.checkpoint is not None):
-        raise BadInput("is what eagle3 guesses with, and only that", path="--draft-model")
-    return Speculation(cast("Method", asked.method), asked.draft_tokens, asked.acceptance, asked.checkpoint or "")
+    if asked.method == "eagle3" and asked.checkpoint is None:
+        raise BadInput("eagle3 guesses with a checkpoint of its own", path="--draft-model", hint="the one trained for MODEL")
+    if asked.method != "eagle3" and asked.checkpoint is not None:
+        raise BadInput(f"{asked.method} guesses without one", path="--draft-model", hint="leave it out, or --speculative eagle3")
+    tokens = asked.draft_tokens or DEFAULT_DRAFT_TOKENS
+    return Speculation(cast("Method", asked.method), tokens, asked.acceptance, asked.checkpoint or "")

@@ -180,3 +180,23 @@ def test_a_capture_that_does_not_name_its_gpus(planner: Planner) -> None:
 def test_a_broken_matrix_names_its_line(planner: Planner) -> None:
     text = "\tGPU0\tGPU1\tGPU2\nGPU0\t X \tPIX\tWAT\nGPU1\tPIX\t X \tSYS\nGPU2\tWAT\tSYS\t X \n"
     refused(planner("probe", "-", stdin=text), "line 2", "WAT")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--draft-tokens", "4"), ("--draft-tokens", "--speculative mtp|eagle3|ngram")),
+        (("--acceptance-rate", "0.7"), ("--acceptance-rate", "--speculative mtp|eagle3|ngram")),
+        (("--speculative", "mpt"), ("'mpt'", "mtp, eagle3, ngram")),
+        (("--speculative", "ngram"), ("--acceptance-rate", "metrics")),
+        (("--speculative", "eagle3", "--acceptance-rate", "0.7"), ("--draft-model", "trained for MODEL")),
+        (("--speculative", "ngram", "--acceptance-rate", "0.7", "--draft-model", "x/y"), ("--draft-model", "leave it out")),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("command", ["recommend", "estimate", "explain"])
+def test_guesses_that_are_said_by_halves(
+    planner: Planner, command: str, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    """An option that would do nothing is refused, with the one that it needs or that should go."""
+    refused(planner(command, "llama-3.1-70b", "-t", "dgx-h100", *options), *words, "hint")
