@@ -5,7 +5,7 @@
 
 DATA_FOLDER holds serving.csv; its closed-loop rows without a flag are used. Kernels, memory and wires are predicted as
 everywhere; what is fitted is small, and every engine's own:
-overheads   µs a layer with experts and ms a step of every engine, and µs a sequence of all together, to the time per output token, by the mean size of the logarithm of
+overheads   µs a small kernel of layers with experts and ms a step of every engine, and µs a sequence of all together, to the time per output token, by the mean size of the logarithm of
             predicted over measured (coordinate search; deterministic);
 first_token base, share of the others' prefills before it, and what latent attention adds, to the time to first token of runs that
             fit in the KV cache, the same way, apart for older releases of an engine (a share of the prompt's own time, fitted as
@@ -34,6 +34,7 @@ from planner.core.plan import Infeasible
 from planner.core.workload import Workload
 from planner.cost.accuracy import accuracy
 from planner.cost.calibration import TtftFit
+from planner.cost.elementwise import small_kernels
 from planner.cost.serving import burst_wait, time_to_first_token
 from planner.cost.uncertainty import FITTED_ON
 from planner.documents.calibration import load_calibration
@@ -65,7 +66,7 @@ class Run:
     gpu: str
     latent: bool
     experts: bool
-    moe_layers: int
+    small_kernels: int
     requests: float
     running: int
     fits: bool
@@ -162,19 +163,20 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
     found, output = ranked.estimate, round(row.number("osl"))
     model = library.model(row.word("model"), row.word("quant"))
     assert not isinstance(model, str)
-    moe_layers = sum(count for layer, count in kinds(model.layers) if isinstance(layer.mlp, MoeMlp))
+    routed = [(layer, count) for layer, count in kinds(model.layers) if isinstance(layer.mlp, MoeMlp)]
+    launched = sum(count * small_kernels(layer) for layer, count in routed)
     now = load_calibration().overheads[engine]
     each = row.count("load") / degrees_of(row).data
     requests = min(math.ceil(each), found.max_concurrency)
-    added = now.of_step(requests) + now.moe_layer * moe_layers
+    added = now.of_step(requests) + now.small_kernel * launched
     return Run(
         engine=engine,
         answering=engines()[engine].traits.at(release_of(row.word("engine"))).first_token,
         latent=model.latent,
         model=named(row),
         gpu=row.word("topology").split("x", 1)[1].split(":")[0],
-        experts=moe_layers > 0,
-        moe_layers=moe_layers,
+        experts=bool(routed),
+        small_kernels=launched,
         requests=min(each, found.max_concurrency),
         running=requests,
         fits=each <= found.max_concurrency,
@@ -182,7 +184,7 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
         ttft=float(row.word("ttft_ms") or 0) * 1e-3,
         bare_tpot=found.tpot - added,
         decode=found.decode.total - added,
-        prompt=found.prefill.total - now.moe_layer * moe_layers * found.pipeline.prefill_micro_batches,
+        prompt=found.prefill.total - now.small_kernel * launched * found.pipeline.prefill_micro_batches,
         chunks=found.pipeline.prefill_micro_batches,
         riding=(found.tpot - found.decode.total) * output / (requests - 1) if requests > 1 else 0.0,
         share=row.number("isl") / ranked.plan.limits.max_batched_tokens,
@@ -190,11 +192,11 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
 
 
 Overhead = tuple[float, float, float]
-"""s a layer with experts, s a step, s a sequence of it."""
+"""s a small kernel of a layer with experts, s a step, s a sequence of it."""
 
 
 def added_to(one: Run, overhead: Overhead) -> float:
-    return overhead[0] * one.moe_layers + overhead[1] + overhead[2] * one.running
+    return overhead[0] * one.small_kernels + overhead[1] + overhead[2] * one.running
 
 
 def tpot_of(one: Run, overhead: Overhead) -> float:
@@ -203,7 +205,7 @@ def tpot_of(one: Run, overhead: Overhead) -> float:
 
 def ttft_of(one: Run, overhead: Overhead, fit: Sequence[float]) -> float:
     step = one.decode + added_to(one, overhead)
-    prompt = Seconds(one.prompt + overhead[0] * one.moe_layers * one.chunks)
+    prompt = Seconds(one.prompt + overhead[0] * one.small_kernels * one.chunks)
     constants = TtftFit(Seconds(fit[0]), 1.0, fit[1], 1.0, Seconds(sum(fit[2:])))
     alone = time_to_first_token(prompt, Seconds(step), constants, latent=one.latent)
     return alone + burst_wait(Seconds(one.riding + one.share * step), one.requests, constants)
@@ -232,13 +234,13 @@ def off(pairs: Iterable[tuple[float, float]]) -> float:
 def sequence_of(runs: Sequence[Run]) -> float:
     """Seconds a sequence, of all engines together: apart, they are too few models to tell it from the rest."""
     timed = [one for one in runs if one.tpot > 0]
-    start = (1e-5, 5e-4, 5e-6)
+    start = (1e-6, 5e-4, 5e-6)
     return descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], tried[2])), one.tpot) for one in timed), start)[2]
 
 
 def overhead_of(runs: Sequence[Run], sequence: float) -> Overhead:
     timed = [one for one in runs if one.tpot > 0]
-    found = descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], sequence)), one.tpot) for one in timed), (1e-5, 5e-4))
+    found = descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], sequence)), one.tpot) for one in timed), (1e-6, 5e-4))
     return found[0], found[1], sequence
 
 
@@ -335,10 +337,10 @@ def write(data: Measured, date: str) -> None:
         'source: "published closed-loop runs of vLLM, TensorRT-LLM and SGLang on H100 and B200 with NVSwitch, one pipeline stage"\n'
     )
     out("engines:\n")
-    for engine, (moe_layer, step, sequence) in constants.overheads.items():
+    for engine, (small_kernel, step, sequence) in constants.overheads.items():
         count = sum(one.engine == engine for one in runs)
         out(f"  {engine}:\n    runs: {count}\n")
-        out(f"    overhead: {{layer: 0 us, moe_layer: {moe_layer * 1e6:.2f} us, step: {step * 1e3:.3f} ms, ")
+        out(f"    overhead: {{small_kernel: {small_kernel * 1e6:.3f} us, step: {step * 1e3:.3f} ms, ")
         out(f"sequence: {sequence * 1e6:.2f} us}}\n")
     out("first_token:\n")
     for name, (base, queue, latent) in constants.ttft.items():

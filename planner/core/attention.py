@@ -41,6 +41,7 @@ class Attention:
 
     ``value_size`` is the size of a value where it is not ``head_size``. ``output_gate`` doubles the queries (Qwen 3.5),
     ``shared_values`` spares the values' projection, not their cache (Gemma 4). ``head_norm`` is a norm on each query and key;
+    ``summed_norm`` is a norm over all queries and one over all keys, for which tensor ranks first sum their squares (MiniMax);
     ``vectors`` counts other small parameters (sinks, norms over all heads).
     """
 
@@ -54,6 +55,7 @@ class Attention:
     value_size: int | None = None
     output_gate: bool = False
     shared_values: bool = False
+    summed_norm: bool = False
     vectors: int = 0
 
     @property

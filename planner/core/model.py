@@ -38,6 +38,11 @@ class Layer:
         """How often tensor ranks sum what they hold: after each block, once where blocks are parallel."""
         return 1 if self.parallel else (self.attention is not None) + (self.mlp is not None)
 
+    @property
+    def sums_norms(self) -> bool:
+        """Whether tensor ranks sum the squares of queries and keys before their norms."""
+        return isinstance(self.attention, Attention) and self.attention.summed_norm
+
     def parameters(self, hidden_size: int) -> int:
         """All parameters of the layer."""
         mixer = self.attention.parameters(hidden_size) if self.attention else 0

@@ -118,12 +118,11 @@ class PointToPointFit:
 
 @dataclass(frozen=True, slots=True)
 class OverheadFit:
-    """What an engine adds to its kernels: to every layer, to one with experts besides, to a step, and to it for every ``sequence``.
-    ``stack`` names the engine.
+    """What an engine adds to the kernels that were timed: every small one of a layer with experts (in one without, products hide
+    them), a step, and to it every ``sequence``. ``stack`` names the engine.
     """
 
-    layer: Seconds
-    moe_layer: Seconds
+    small_kernel: Seconds
     step: Seconds
     sequence: Seconds
     stack: str = ""
@@ -133,7 +132,7 @@ class OverheadFit:
         return Seconds(self.step + sequences * self.sequence)
 
 
-NO_OVERHEAD = OverheadFit(NOTHING, NOTHING, NOTHING, NOTHING)
+NO_OVERHEAD = OverheadFit(NOTHING, NOTHING, NOTHING)
 
 
 @dataclass(frozen=True, slots=True)

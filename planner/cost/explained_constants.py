@@ -18,7 +18,7 @@ COLLECTIVES = "data/calibration/collectives.yaml"
 _LEFT_OUT = "nine of ten measured kernels of machines left out of the fit"
 _IN_SECONDS = frozenset(
     {
-        *("launch", "loop", "context", "elements", "layer", "moe_layer", "step", "base", "floor", "second_barrier"),
+        *("launch", "loop", "context", "elements", "small_kernel", "step", "base", "floor", "second_barrier"),
         *("nvlink", "pcie", "staged", "network"),
     }
 )

@@ -8,6 +8,7 @@ from planner.core.explanation import Quantity, Step, added, part, repeated
 from planner.core.hardware import GpuSpec
 from planner.core.model import Layer, Mixer, MoeMlp, kinds
 from planner.core.quantization import BF16, WeightFormat
+from planner.cost.elementwise import small_kernels
 from planner.cost.explained_constants import (
     ENGINES,
     attention_constants,
@@ -175,18 +176,15 @@ class ExplainedLayers(LayerCost):
         return repeated(Step(name, time, "s", "formula", 1.0, "experts_time", asked, constants, bar=bar), times)
 
     def _small(self, layers: Sequence[Layer], passes: int) -> tuple[Step, ...]:
-        """What the engine adds to every layer."""
+        """The small kernels of layers with experts."""
         overheads = self.calibration.overheads
         constants = entry(f"engines.{key_of(overheads, self.overhead)}.overhead", ENGINES, self.overhead)
-        steps = []
-        for routed in (False, True):
-            of = [(layer, count) for layer, count in kinds(layers) if isinstance(layer.mlp, MoeMlp) is routed]
-            value = sum(passes * count * self._elementwise(layer) for layer, count in of)
-            if value > 0:
-                name = "layers with experts" if routed else "layers without experts"
-                times = passes * sum(count for _, count in of)
-                steps.append(Step(name, value, "s", "given", times, constants=(constants,)))
-        return tuple(steps)
+        routed = [(layer, passes * count) for layer, count in kinds(layers) if isinstance(layer.mlp, MoeMlp)]
+        value = sum(count * self._elementwise(layer) for layer, count in routed)
+        if not value:
+            return ()
+        kernels = sum(count * small_kernels(layer) for layer, count in routed)
+        return (Step("small kernels", value, "s", "formula", kernels, "small_kernels", (), (constants,)),)
 
     def head_step(self, batch: int, time: Seconds) -> Step:
         """The language-model head, which takes ``time``."""

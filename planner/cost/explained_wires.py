@@ -46,7 +46,8 @@ class ExplainedWires:
         contexts = self.placed.times.contexts
         slower += contexts.decode(stage, group, kept) - contexts.decode(stage, group)
         slower += self.placed.times.drafting(stage, group, kept) - self.placed.times.drafting(stage, group)
-        reduced = (*reduced, *self._contexts(stage, group), *self._drafting(stage, group))
+        slower += self.placed.times.norms(stage, group, kept)[0] - self.placed.times.norms(stage, group)[0]
+        reduced = (*reduced, *self._norms(stage, group), *self._contexts(stage, group), *self._drafting(stage, group))
         steps = [*reduced, *self._logits(group, alone.logits)] if work.last else [*reduced]
         return (*steps, *_shared(slower))
 
@@ -62,20 +63,23 @@ class ExplainedWires:
         slower = count * (chunks.whole * (shared.chunk.time - alone.chunk.time) + shared.rest.time - alone.rest.time)
         contexts = self.placed.times.contexts
         slower += contexts.prompt(stage, group, kept) - contexts.prompt(stage, group)
-        return (*self._reduces("all_reduce", group, parts), *self._prompt_contexts(stage, group, 1), *_shared(slower))
+        slower += self.placed.times.norms(stage, group, kept)[1] - self.placed.times.norms(stage, group)[1]
+        reduced = (*self._reduces("all_reduce", group, parts), *self._prompt_norms(stage, group, 1))
+        return (*reduced, *self._prompt_contexts(stage, group, 1), *_shared(slower))
 
     def riding(self, stage: int, group: Group) -> tuple[Step, ...]:
         """What the all-reduces of a stage grow by when a prompt shares its steps with decoding."""
         count, kept = self.strategy.stages[stage].all_reduces, self.sharing.group(group)
-        value, contexts = count * self.placed.times.group(group, kept).riding, self._prompt_contexts(stage, group, 2, kept)
+        value = count * self.placed.times.group(group, kept).riding
+        others = (*self._prompt_norms(stage, group, 2, kept), *self._prompt_contexts(stage, group, 2, kept))
         if not value:
-            return contexts
+            return others
         sizes = (
             Quantity("decode message", self.strategy.decode_bytes, "B"),
             Quantity("chunk", self.strategy.chunk_bytes(self.strategy.chunks.size), "B"),
         )
         source = "all-reduces of chunk and decoding together, less those of decoding"
-        return (Step("all_reduce, beside decoding", value, "s", "formula", count, "all_reduce", sizes, source=source), *contexts)
+        return (Step("all_reduce, beside decoding", value, "s", "formula", count, "all_reduce", sizes, source=source), *others)
 
     def _reduces(self, name: str, group: Group, parts: list[tuple[CollectiveTime, Bytes, int]]) -> tuple[Step, ...]:
         """All-reduces of one group; nothing where there are none."""
@@ -115,6 +119,24 @@ class ExplainedWires:
         asked = (Quantity("message", self.strategy.logits_bytes, "B"), Quantity("ranks", len(group)))
         source = "an all-gather is the second half of a ring all-reduce, or as measured on this machine"
         return (Step("gather_logits", time, "s", "formula", 1.0, "all_reduce", asked, source=source),)
+
+    def _norms(self, stage: int, group: Group) -> tuple[Step, ...]:
+        """The sums of norms of a stage in a decode step."""
+        strategy, times = self.strategy, self.placed.times.group(group)
+        if times.norm is None:
+            return ()
+        part = times.norm, strategy.norm_bytes(strategy.step_tokens), strategy.stages[stage].norm_sums
+        return self._reduces("all_reduce of norms", group, [part])
+
+    def _prompt_norms(self, stage: int, group: Group, which: int, kept: float = 1.0) -> tuple[Step, ...]:
+        """The same for a whole prompt (``which`` is 1), or what it adds to steps that it shares (2)."""
+        value = self.placed.times.norms(stage, group, kept)[which]
+        if not value:
+            return ()
+        size = Quantity("message", self.strategy.norm_bytes(self.strategy.chunks.size), "B")
+        name = "all_reduce of norms" if which == 1 else "all_reduce of norms, beside decoding"
+        count = self.strategy.stages[stage].norm_sums
+        return (Step(name, value, "s", "formula", count, "all_reduce", (size,), source="a sum of squares of every token"),)
 
     def _drafting(self, stage: int, group: Group) -> tuple[Step, ...]:
         """The all-reduces and logits of a stage while tokens are guessed."""

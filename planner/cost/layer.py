@@ -11,6 +11,7 @@ from planner.core.plan import Parallelism
 from planner.core.quantization import BF16, WeightFormat
 from planner.cost import attention
 from planner.cost.calibration import NO_OVERHEAD, AttentionFit, Calibration, OverheadFit
+from planner.cost.elementwise import small_kernels
 from planner.cost.gemm import gemm, head
 from planner.cost.moe import experts_time
 from planner.units import Flop, Seconds
@@ -153,9 +154,8 @@ class LayerCost:
         )
 
     def _elementwise(self, layer: Layer) -> Seconds:
-        """Norms, rotations and sums of a layer (half of them in one that has one block only), and the routing of tokens."""
-        share = 1.0 if layer.attention is not None and layer.mlp is not None else 0.5
-        return Seconds(share * self.overhead.layer + isinstance(layer.mlp, MoeMlp) * self.overhead.moe_layer)
+        """The small kernels of a layer with experts."""
+        return Seconds(small_kernels(layer) * self.overhead.small_kernel if isinstance(layer.mlp, MoeMlp) else 0.0)
 
     def _prompt(self, layer: Layer, chunks: Chunks) -> Seconds:
         """Attention of a whole prompt."""

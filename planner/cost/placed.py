@@ -48,10 +48,11 @@ class Placed:
         work, times, chunks = self.strategy.stages[number], self.times.group(gpus, kept), self.strategy.chunks
         decode = work.decode_total + work.all_reduces * times.decode.time + work.last * times.logits
         decode += self.times.contexts.decode(number, gpus, kept) + self.times.drafting(number, gpus, kept)
+        norms = self.times.norms(number, gpus, kept)
         prompt = chunks.whole * times.chunk.time + times.rest.time
         riding = work.riding + work.all_reduces * times.riding + self.times.contexts.riding(number, gpus, kept)
         prefill = work.prefill_total + work.all_reduces * prompt + self.times.contexts.prompt(number, gpus, kept)
-        return Seconds(decode), Seconds(prefill), Seconds(riding)
+        return Seconds(decode + norms[0]), Seconds(prefill + norms[1]), Seconds(riding + norms[2])
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt."""
@@ -129,8 +130,12 @@ class Placed:
                     work, one = strategy.stages[number], self.times.group(group)
                     gather = self.times.gather(group) if number else NO_EXCHANGE
                     decode = in_flight * (work.all_reduces * one.decode.time + work.last * one.logits + gather[0])
-                    decode += in_flight * (self.times.contexts.decode(number, group) + self.times.drafting(number, group))
+                    norms = self.times.norms(number, group)
+                    decode += in_flight * (
+                        self.times.contexts.decode(number, group) + self.times.drafting(number, group) + norms[0]
+                    )
                     prefill = work.all_reduces * one.riding + chunks * gather[1] + self.times.contexts.riding(number, group)
+                    prefill += norms[2]
                     shares.append(steps * decode + requests * prefill)
             for senders, receivers in pairwise(replica):
                 gather, (hop_decode, hop_prefill) = self.times.gather(receivers), self.times.boundary(senders, receivers)

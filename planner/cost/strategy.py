@@ -24,6 +24,7 @@ from planner.cost.stage_memory import activation_parts, stage_activation, stage_
 from planner.units import Bytes, Seconds
 
 HIDDEN_BYTES = 2
+SUM_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,9 @@ class StageWork:
     ``decode`` and ``prefill`` are seconds by part, of a decode step and of a whole prompt alone; ``riding`` is what a
     whole prompt adds to the decode steps it shares. The counts are of one decode step, and of one chunk of a prompt.
     ``exchanges`` are all-reduces over the whole expert group, ``contexts`` the layers of each kind of attention whose partial
-    results ranks exchange because they share out the cache, or of attention and experts before which they bring a batch together. ``draft_passes`` and ``draft_all_reduces`` are what guessing tokens takes
-    on the wires.
+    results ranks exchange because they share out the cache, or of attention and experts before which they bring a batch together.
+    ``norm_sums`` are layers whose norms ranks sum, ``draft_passes`` and ``draft_all_reduces`` what guessing tokens takes on the
+    wires.
     """
 
     decode: dict[str, Seconds]
@@ -44,6 +46,7 @@ class StageWork:
     exchanges: int
     contexts: tuple[tuple[Mixer | MoeMlp, int], ...]
     last: bool
+    norm_sums: int = 0
     draft_passes: int = 0
     draft_all_reduces: int = 0
 
@@ -113,6 +116,11 @@ class Strategy:
     def decode_bytes(self) -> Bytes:
         """Hidden states of one decode micro-batch: the message of an all-reduce."""
         return self.chunk_bytes(self.step_tokens)
+
+    @staticmethod
+    def norm_bytes(tokens: int) -> Bytes:
+        """Sums of squares of the queries and of the keys of ``tokens`` tokens: the message where tensor ranks sum their norms."""
+        return Bytes(tokens * 2 * SUM_BYTES)
 
     @property
     def draft_bytes(self) -> Bytes:
@@ -276,7 +284,7 @@ def _work(
     decode: dict[str, float] = {}
     prefill: dict[str, float] = {}
     riding = 0.0
-    all_reduces = exchanges = 0
+    all_reduces = exchanges = norm_sums = 0
     contexts: dict[Mixer | MoeMlp, int] = {}
     for layer, count in kinds(layers):
         for part, time in cost.decode(layer, batch, context, verified).items():
@@ -287,6 +295,7 @@ def _work(
         exchanged = degrees.attention_data_parallel and isinstance(layer.mlp, MoeMlp)
         exchanges += count * exchanged
         all_reduces += count * (layer.reductions - exchanged)
+        norm_sums += count * layer.sums_norms
         if layer.attention is not None and degrees.decode_context > 1:
             contexts[layer.attention] = contexts.get(layer.attention, 0) + count
         if degrees.prefill_context > 1:
@@ -306,6 +315,7 @@ def _work(
         exchanges=exchanges,
         contexts=tuple(contexts.items()),
         last=last,
+        norm_sums=norm_sums * (degrees.tensor > 1),
         draft_passes=passes,
         draft_all_reduces=passes * sum(layer.reductions for layer in drafting) * (degrees.tensor > 1),
     )

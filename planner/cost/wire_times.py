@@ -22,7 +22,8 @@ class GroupTimes:
     """All-reduces of one tensor-parallel group: of a decode step, of a chunk, of the last chunk; and its logits.
 
     ``riding`` is what one all-reduce of every chunk grows by when a prompt shares its steps with decoding, ``draft`` an all-reduce
-    while tokens are guessed, ``draft_logits`` the logits of a guess.
+    while tokens are guessed, ``draft_logits`` the logits of a guess. ``norm`` is a sum of norms in a decode step, ``norms`` of a
+    whole prompt, ``norms_riding`` what they grow by.
     """
 
     decode: CollectiveTime
@@ -32,6 +33,9 @@ class GroupTimes:
     logits: Seconds
     draft: CollectiveTime | None
     draft_logits: Seconds
+    norm: CollectiveTime | None
+    norms: Seconds
+    norms_riding: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,12 @@ class WireTimes:
             return replace(alone, time=Seconds(alone.time * stretch(facts, size, kept)))
 
         decode, drafts = reduce(strategy.decode_bytes), strategy.stages[-1].draft_passes > 0
+        norm, norms, norms_riding = None, 0.0, 0.0
+        if any(work.norm_sums for work in strategy.stages):
+            norm = reduce(strategy.norm_bytes(strategy.step_tokens))
+            for size, times in strategy.chunks.parts:
+                norms += times * reduce(strategy.norm_bytes(size)).time
+                norms_riding += times * (reduce(strategy.norm_bytes(size + strategy.step_tokens)).time - norm.time)
         riding = sum(
             times * (reduce(strategy.chunk_bytes(size + strategy.step_tokens)).time - decode.time)
             for size, times in strategy.chunks.parts
@@ -137,6 +147,9 @@ class WireTimes:
             logits=self._all_gather(gpus, strategy.logits_bytes, kept),
             draft=reduce(strategy.draft_bytes) if drafts else None,
             draft_logits=self._all_gather(gpus, strategy.draft_logits_bytes, kept) if drafts else Seconds(0.0),
+            norm=norm,
+            norms=Seconds(norms),
+            norms_riding=Seconds(norms_riding),
         )
 
     def _all_gather(self, gpus: Sequence[int], size: Bytes, kept: float) -> Seconds:
@@ -151,6 +164,14 @@ class WireTimes:
         if times is None or times.draft is None:
             return Seconds(0.0)
         return Seconds(work.draft_all_reduces * times.draft.time + work.draft_passes * times.draft_logits)
+
+    def norms(self, stage: int, gpus: Sequence[int], kept: float = 1.0) -> tuple[Seconds, Seconds, Seconds]:
+        """The sums of norms of a stage: in a decode step, for a whole prompt, and what that adds to steps it shares."""
+        count = self.strategy.stages[stage].norm_sums
+        times = self.group(gpus, kept) if count else None
+        if times is None or times.norm is None:
+            return Seconds(0.0), Seconds(0.0), Seconds(0.0)
+        return Seconds(count * times.norm.time), Seconds(count * times.norms), Seconds(count * times.norms_riding)
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt.

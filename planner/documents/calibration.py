@@ -194,8 +194,7 @@ class UncertaintyDocument(Document):
 class OverheadDocument(Document):
     """What an engine adds to its kernels."""
 
-    layer: Time
-    moe_layer: Time
+    small_kernel: Time
     step: Time
     sequence: Time
 
@@ -291,8 +290,7 @@ def load_calibration() -> Calibration:
         ),
         overheads={
             name: OverheadFit(
-                Seconds(one.overhead.layer),
-                Seconds(one.overhead.moe_layer),
+                Seconds(one.overhead.small_kernel),
                 Seconds(one.overhead.step),
                 Seconds(one.overhead.sequence),
                 name,

@@ -12,7 +12,7 @@ from planner.models.family import Family, attention, decoder, experts, shared_ex
 def _read(config: Config, name: str) -> ModelSpec:
     form = attention(config)
     if config.flag("use_qk_norm", True):
-        form = replace(form, vectors=(form.query_heads + form.kv_heads) * form.head_size)
+        form = replace(form, summed_norm=True, vectors=(form.query_heads + form.kv_heads) * form.head_size)
     routed = experts(config, shared_experts(config), router_bias=config.flag("use_routing_bias", True))
     layer = Layer(form, routed)
     modules = config.number_or_zero("num_mtp_modules", 64) if config.flag("use_mtp", False) else 0

@@ -62,11 +62,11 @@ def test_geforce_and_workstation_blackwell_have_older_kernels() -> None:
 
 def test_layers_are_priced_with_the_constants_of_their_engine() -> None:
     model = api.load_model("llama-3.1-8b")
-    overheads = {name: replace(one, layer=Seconds(0.0)) for name, one in CONSTANTS.overheads.items()}
+    overheads = {name: replace(one, small_kernel=Seconds(0.0)) for name, one in CONSTANTS.overheads.items()}
     fits = {name: LayerCost(model, Parallelism(1), H100, CONSTANTS, one).prompt_fit for name, one in overheads.items()}
     assert fits["tensorrt-llm"] is CONSTANTS.attention["prefill@tensorrt-llm"]
     assert fits["vllm"] is fits["sglang"] is CONSTANTS.attention["prefill"]
-    unknown = OverheadFit(Seconds(0.0), Seconds(0.0), Seconds(0.0), Seconds(0.0))
+    unknown = OverheadFit(Seconds(0.0), Seconds(0.0), Seconds(0.0))
     assert LayerCost(model, Parallelism(1), H100, CONSTANTS, unknown).prompt_fit is CONSTANTS.attention["prefill"]
 
 
