@@ -58,7 +58,10 @@ FEWEST = 40
 
 @dataclass(frozen=True)
 class Run:
-    """A closed loop: what was measured in s (0 where it was not), and the parts of the prediction without any overhead."""
+    """A closed loop: what was measured in s (0 where it was not), and the parts of the prediction without any overhead.
+
+    ``held_up`` is how many passes of others' prompts one token waits for, where they have steps of their own.
+    """
 
     engine: str
     answering: str
@@ -78,6 +81,7 @@ class Run:
     chunks: int
     riding: float
     share: float
+    held_up: float
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,10 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
     now = load_calibration().overheads[engine]
     each = row.count("load") / degrees_of(row).data
     requests = min(math.ceil(each), found.max_concurrency)
-    added = now.of_step(requests) + now.small_kernel * launched
+    apart, small = engines()[engine].traits.prompts_apart, now.small_kernel * launched
+    passes, interference = found.pipeline.prefill_micro_batches, (requests - 1) / output
+    added = now.of_step(requests) + small
+    held_up = apart * interference * passes
     return Run(
         engine=engine,
         answering=engines()[engine].traits.at(release_of(row.word("engine"))).first_token,
@@ -182,12 +189,13 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
         fits=each <= found.max_concurrency,
         tpot=float(row.word("tpot_ms") or 0) * 1e-3,
         ttft=float(row.word("ttft_ms") or 0) * 1e-3,
-        bare_tpot=found.tpot - added,
+        bare_tpot=found.tpot - added - held_up * small,
         decode=found.decode.total - added,
-        prompt=found.prefill.total - now.small_kernel * launched * found.pipeline.prefill_micro_batches,
-        chunks=found.pipeline.prefill_micro_batches,
-        riding=(found.tpot - found.decode.total) * output / (requests - 1) if requests > 1 else 0.0,
-        share=row.number("isl") / ranked.plan.limits.max_batched_tokens,
+        prompt=found.prefill.total - small * passes,
+        chunks=passes,
+        riding=(found.tpot - found.decode.total) / interference - apart * small * passes if requests > 1 else 0.0,
+        share=0.0 if apart else row.number("isl") / ranked.plan.limits.max_batched_tokens,
+        held_up=held_up,
     )
 
 
@@ -200,15 +208,16 @@ def added_to(one: Run, overhead: Overhead) -> float:
 
 
 def tpot_of(one: Run, overhead: Overhead) -> float:
-    return one.bare_tpot + added_to(one, overhead)
+    return one.bare_tpot + added_to(one, overhead) + one.held_up * overhead[0] * one.small_kernels
 
 
 def ttft_of(one: Run, overhead: Overhead, fit: Sequence[float]) -> float:
     step = one.decode + added_to(one, overhead)
-    prompt = Seconds(one.prompt + overhead[0] * one.small_kernels * one.chunks)
+    launched = overhead[0] * one.small_kernels * one.chunks
+    prompt, riding = Seconds(one.prompt + launched), one.riding + (launched if one.held_up else 0.0)
     constants = TtftFit(Seconds(fit[0]), 1.0, fit[1], 1.0, Seconds(sum(fit[2:])))
     alone = time_to_first_token(prompt, Seconds(step), constants, latent=one.latent)
-    return alone + burst_wait(Seconds(one.riding + one.share * step), one.requests, constants)
+    return alone + burst_wait(Seconds(riding + one.share * step), one.requests, constants)
 
 
 def descend(error: Callable[[Sequence[float]], float], start: Sequence[float]) -> list[float]:

@@ -94,7 +94,8 @@ class EngineTraits:
     where ``None``), ``spans_hosts`` whether a replica may lie on several hosts, ``speculation`` how it can guess tokens and
     ``pipelined_speculation`` how over several stages. ``decode_context`` are the kinds of attention whose cache its tensor ranks can
     share out by tokens, if an element takes ``decode_context_element`` bytes or more,
-    ``prefill_context`` those whose prompts tensor groups can split. ``releases`` are older ways with memory, oldest
+    ``prefill_context`` those whose prompts tensor groups can split. ``prompts_apart``: a chunk of a prompt is a step of its own,
+    while decoding waits, where others put both into one step. ``releases`` are older ways with memory, oldest
     first (:meth:`at`), ``whole_prompts`` and ``answering`` as theirs.
     """
 
@@ -121,6 +122,7 @@ class EngineTraits:
     decode_context: frozenset[ContextKind] = frozenset()
     decode_context_element: float = 0.0
     prefill_context: frozenset[ContextKind] = frozenset()
+    prompts_apart: bool = False
     speculation: frozenset[str] = frozenset()
     pipelined_speculation: frozenset[str] = frozenset()
     whole_prompts: int = 0

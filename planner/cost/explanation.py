@@ -226,20 +226,26 @@ class _Tree:
         return steps
 
     def _riding(self, replica: int) -> tuple[Step, ...]:
-        """What one prompt adds to decode steps: on the busiest stage, and exchanges."""
+        """What one prompt adds to decode steps: on the busiest stage, and exchanges; all of it where it has steps of its own."""
         strategy = self.strategy
-        steps = []
-        longest = self._longest(replica, lambda one: one.riding_max)
+        longest, exchange = self._longest(replica, lambda one: one.riding_max), self.wires.exchange(prompt=True)
+        if strategy.traits.prompts_apart:
+            name, steps = "one prompt between decode steps", self._prompt_stages(longest)
+        else:
+            name, steps = "one prompt beside decoding", self._riding_stages(longest)
+        if len(steps) == 1:
+            return (added(name, (*steps[0].children, *exchange)),)
+        value = max(step.value for step in steps)
+        busiest = Step("busiest stage", value, "s", "max", children=numbered("stage", steps, together=False))
+        return (added(name, (busiest, *exchange)),)
+
+    def _riding_stages(self, longest: Replica) -> list[Step]:
+        strategy, steps = self.strategy, []
         for number, (group, layers) in enumerate(zip(longest, stages_of(strategy.model, strategy.partition), strict=True)):
             parts = self.layers.riding_parts(layers, strategy.chunks, strategy.step_tokens)
             kernels = tuple(part for part in parts if part.value)
             steps.append(added("stage", (*kernels, *self.wires.riding(number, group))))
-        exchange = self.wires.exchange(prompt=True)
-        if len(steps) == 1:
-            return (added("one prompt beside decoding", (*steps[0].children, *exchange)),)
-        value = max(step.value for step in steps)
-        busiest = Step("busiest stage", value, "s", "max", children=numbered("stage", steps, together=False))
-        return (added("one prompt beside decoding", (busiest, *exchange)),)
+        return steps
 
     def _prompt(self, replica: int) -> Step:
         """A prompt's own way: its chunks one after another, or in several stages at once, as far as the engine does so."""

@@ -41,18 +41,26 @@ class Placed:
         self._busy: dict[Replica, tuple[float, ...]] = {}
 
     def stage(self, number: int, gpus: Sequence[int], kept: float = 1.0) -> tuple[Seconds, Seconds, Seconds]:
-        """Seconds of stage ``number`` on these GPUs: one decode step, one whole prompt alone, one that rides along.
+        """Seconds of stage ``number`` on these GPUs: one decode step, one whole prompt alone, what one keeps decoding from.
 
         ``kept`` is what the others leave the group of its bandwidth.
         """
-        work, times, chunks = self.strategy.stages[number], self.times.group(gpus, kept), self.strategy.chunks
+        work, times = self.strategy.stages[number], self.times.group(gpus, kept)
         decode = work.decode_total + work.all_reduces * times.decode.time + work.last * times.logits
         decode += self.times.contexts.decode(number, gpus, kept) + self.times.drafting(number, gpus, kept)
         norms = self.times.norms(number, gpus, kept)
+        alone, beside = self._prompt_on_wires(number, gpus, kept)
+        prefill, riding = work.prefill_total + alone, work.riding + beside
+        return Seconds(decode + norms[0]), Seconds(prefill), Seconds(prefill if self.strategy.traits.prompts_apart else riding)
+
+    def _prompt_on_wires(self, number: int, gpus: Sequence[int], kept: float = 1.0) -> tuple[Seconds, Seconds]:
+        """What a stage sends for a whole prompt: of one alone, and what that adds to decode steps it shares."""
+        work, times, chunks = self.strategy.stages[number], self.times.group(gpus, kept), self.strategy.chunks
+        contexts, norms = self.times.contexts, self.times.norms(number, gpus, kept)
         prompt = chunks.whole * times.chunk.time + times.rest.time
-        riding = work.riding + work.all_reduces * times.riding + self.times.contexts.riding(number, gpus, kept)
-        prefill = work.prefill_total + work.all_reduces * prompt + self.times.contexts.prompt(number, gpus, kept)
-        return Seconds(decode + norms[0]), Seconds(prefill + norms[1]), Seconds(riding + norms[2])
+        alone = work.all_reduces * prompt + contexts.prompt(number, gpus, kept) + norms[1]
+        beside = work.all_reduces * times.riding + contexts.riding(number, gpus, kept) + norms[2]
+        return Seconds(alone), Seconds(beside)
 
     def exchange(self, gpus: Sequence[int]) -> tuple[Seconds, Seconds]:
         """Seconds that the expert group of ``gpus`` spends in exchanges: one decode step, one whole prompt."""
@@ -134,8 +142,7 @@ class Placed:
                     decode += in_flight * (
                         self.times.contexts.decode(number, group) + self.times.drafting(number, group) + norms[0]
                     )
-                    prefill = work.all_reduces * one.riding + chunks * gather[1] + self.times.contexts.riding(number, group)
-                    prefill += norms[2]
+                    prefill = chunks * gather[1] + self._prompt_on_wires(number, group)[not strategy.traits.prompts_apart]
                     shares.append(steps * decode + requests * prefill)
             for senders, receivers in pairwise(replica):
                 gather, (hop_decode, hop_prefill) = self.times.gather(receivers), self.times.boundary(senders, receivers)

@@ -16,8 +16,8 @@ NO_EXCHANGE = (Seconds(0.0), Seconds(0.0))
 class ReplicaTimes:
     """Sums and maxima over the stages of one replica: all that its serving metrics depend on.
 
-    ``decode_*`` of one decode step, ``prefill_*`` of a whole prompt alone, ``riding_max`` of one that shares its steps
-    with decoding, ``hops_*`` of all boundaries.
+    ``decode_*`` of one decode step, ``prefill_*`` of a whole prompt alone, ``riding_max`` what one keeps decoding from: what it adds
+    to steps that it shares, or all of it where it has steps of its own; ``hops_*`` of all boundaries.
     """
 
     decode_sum: Seconds
@@ -34,7 +34,7 @@ class ReplicaMetrics:
     """What the users of one replica see, in the mean.
 
     ``wait`` is the part of ``ttft`` that is spent in the queue for KV cache, ``queue`` that behind other prompts. ``riding`` is what
-    a prompt adds to the decode steps it shares, ``decode_period`` a decode step without prompts, ``prefill`` a prompt's own way (of a
+    a prompt adds to the decode steps it shares or holds up, ``decode_period`` a decode step without prompts, ``prefill`` a prompt's own way (of a
     static batch: of all prompts). ``throughput`` is in output tokens a second.
     """
 
@@ -102,6 +102,8 @@ def open_queue(strategy: Strategy, decode: Seconds, riding: Seconds) -> Seconds:
 
 def service_time(strategy: Strategy, decode: Seconds, riding: Seconds) -> Seconds:
     """How long a prompt keeps the others out: its share of the steps it takes, with what is decoded in them."""
+    if strategy.traits.prompts_apart:
+        return riding
     share = strategy.workload.new_tokens / strategy.limits.max_batched_tokens
     return Seconds(riding + share * decode)
 

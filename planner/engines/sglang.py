@@ -104,6 +104,7 @@ TRAITS = EngineTraits(
         two_over_pcie=True,
     ),
     answer_reserved=0.5,
+    prompts_apart=True,  # srt/managers/scheduler.py: prefill before decode, unless --enable-mixed-chunk
     batches_in_flight=lambda stages: stages + ASYNC_BATCH_DEPTH,
     chunk_pipelining=0.5,
     pipeline_tensors=2,
