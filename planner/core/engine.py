@@ -95,7 +95,8 @@ class EngineTraits:
     ``pipelined_speculation`` how over several stages. ``decode_context`` are the kinds of attention whose cache its tensor ranks can
     share out by tokens, if an element takes ``decode_context_element`` bytes or more,
     ``prefill_context`` those whose prompts tensor groups can split. ``prompts_apart``: a chunk of a prompt is a step of its own,
-    while decoding waits, where others put both into one step. ``releases`` are older ways with memory, oldest
+    while decoding waits, where others put both into one step. ``static_in_turn``: a static batch is cut into as many parts as there
+    are stages, which go through them one after another; elsewhere it goes through as one. ``releases`` are older ways with memory, oldest
     first (:meth:`at`), ``whole_prompts`` and ``answering`` as theirs.
     """
 
@@ -123,6 +124,7 @@ class EngineTraits:
     decode_context_element: float = 0.0
     prefill_context: frozenset[ContextKind] = frozenset()
     prompts_apart: bool = False
+    static_in_turn: bool = False
     speculation: frozenset[str] = frozenset()
     pipelined_speculation: frozenset[str] = frozenset()
     whole_prompts: int = 0

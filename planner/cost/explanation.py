@@ -200,6 +200,8 @@ class _Tree:
         )
         back = added("sends, and back to the first stage", hops, times=count / (count - 1))
         around = added("once through all stages", (*numbered("stage", stages, together=True), back))
+        if strategy.workload.load == "batch":
+            return added("decode step", (added("parts one after another", (around,), times=micro_batches), *beside))
         slowest = Step(
             "slowest stage",
             max(stage.value for stage in self._decode_stages(self._longest(replica, lambda one: one.decode_max))),

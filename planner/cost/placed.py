@@ -259,13 +259,14 @@ class Placed:
             for part, time in work.prefill.items():
                 prefill[part] = prefill.get(part, 0.0) + time
             reduce = work.all_reduces * group_times.decode.time + work.last * group_times.logits
-            reduce += self.times.drafting(number, group)
+            norms = self.times.norms(number, group)
+            reduce += self.times.drafting(number, group) + norms[0]
             decode["all_reduce"] = decode.get("all_reduce", 0.0) + reduce
             contexts = self.times.contexts
             decode["context_exchange"] = decode.get("context_exchange", 0.0) + contexts.decode(number, group)
             prefill["context_exchange"] = prefill.get("context_exchange", 0.0) + contexts.prompt(number, group)
             prompt = chunks.whole * group_times.chunk.time + group_times.rest.time
-            prefill["all_reduce"] = prefill.get("all_reduce", 0.0) + work.all_reduces * prompt
+            prefill["all_reduce"] = prefill.get("all_reduce", 0.0) + work.all_reduces * prompt + norms[1]
             if sharing.group(group) < 1:
                 alone, slowed = self.stage(number, group), self.stage(number, group, sharing.group(group))
                 shared_decode += slowed[0] - alone[0]
@@ -301,7 +302,8 @@ class Placed:
                 f"{strategy.offered:g} requests a replica, room for {strategy.room}: they wait {metrics.wait:.1f} s for KV cache"
             )
         if strategy.workload.load == "batch" and len(strategy.stages) > 1:
-            notes.append("a static batch goes through the stages as one: one of them works at a time")
+            how = f"in {strategy.micro_batches} parts, one after another" if strategy.micro_batches > 1 else "as one"
+            notes.append(f"a static batch goes through the stages {how}: one of them works at a time")
         elif strategy.micro_batches < len(strategy.stages):
             notes.append(f"{strategy.requests} requests cannot keep {len(strategy.stages)} stages busy")
         return tuple(notes)

@@ -66,8 +66,9 @@ def metrics_of(strategy: Strategy, times: ReplicaTimes, exchange: tuple[Seconds,
     workload, traits, calibration = strategy.workload, strategy.traits, strategy.calibration
     stages, passes = len(strategy.stages), strategy.chunks.count
     round_trip = times.hops_decode * stages / max(1, stages - 1)
-    bottleneck = strategy.micro_batches * times.decode_max
-    decode = Seconds(max(times.decode_sum + round_trip, bottleneck) + exchange[0] + strategy.step_overhead)
+    around, bottleneck = times.decode_sum + round_trip, strategy.micro_batches * times.decode_max
+    period = strategy.micro_batches * around if workload.load == "batch" else max(around, bottleneck)
+    decode = Seconds(period + exchange[0] + strategy.step_overhead)
     riding = Seconds(times.riding_max + exchange[1])
     serial = times.prefill_sum + passes * times.hops_prefill + exchange[1]
     mean_max, mean_sum = times.prefill_max / passes, times.prefill_sum / passes

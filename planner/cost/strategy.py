@@ -241,7 +241,7 @@ def price_strategy(
         default=room * need,
     )
     static = workload.load == "batch"
-    micro_batches = 1 if static else min(requests, parallelism.pipeline)
+    micro_batches = 1 if static and not traits.static_in_turn else min(requests, parallelism.pipeline)
     batch = pipeline.micro_batch(requests, micro_batches)
     chunks = cut(workload.new_tokens, limits.max_batched_tokens, requests if static else 1, workload.cached_tokens)
     cost = LayerCost(model, parallelism, gpu, calibration, calibration.overhead(traits.stack))

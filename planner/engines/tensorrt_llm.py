@@ -91,6 +91,7 @@ TRAITS = EngineTraits(
     chunk_pipelining=0.5,
     pipeline_tensors=2,
     pipeline_sliced=False,
+    static_in_turn=True,  # NVIDIA/TensorRT-LLM issue 1144: "split the full batch"; LLM-Inference-Bench 2024: no two at once
     default_limits=_default_limits,
     expert_degrees=_expert_degrees,
     default_partition=_first_ranks,
