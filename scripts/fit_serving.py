@@ -12,7 +12,8 @@ first_token base, share of the others' prefills before it, and what latent atten
             well, does no better on models left out: prompt and running step count whole);
 uncertainty measured over predicted, each model left out of the fit: from the 10th percentile of the groups' (model and machine)
             lowest 5 % to the 90th percentile of their highest 5 %; of static batches and maximum throughputs, on which nothing
-            is fitted, with the constants that ship: run the script twice where they change.
+            is fitted, with the constants that ship: run the script twice where they change. Of GPUs of other vendors also how
+            many times as long they took, the median of the groups' medians.
 With --leave-one-out it says instead how far off predictions are with the graded model, or GPU, left out.
 """
 
@@ -374,9 +375,14 @@ def write(data: Measured, date: str) -> None:
     for title, bars in (("tpot", tpot), ("ttft", ttft), ("rates", speeds), ("vendors", vendors)):
         out(f"  {title}:\n")
         for name, groups in sorted(bars.items()):
+            time = ""
+            if title == "vendors":
+                now = load_calibration().slower.get(name, 1.0)
+                half = at([at(values, 0.5) for values in groups.values()], 0.5)
+                time = f"time: {now / half:.2f}, "
             low, high = bar(groups)
             count = sum(map(len, groups.values()))
-            out(f"    {name}: {{low: {low:.3f}, high: {high:.3f}, runs: {count}, groups: {len(groups)}}}\n")
+            out(f"    {name}: {{{time}low: {low:.3f}, high: {high:.3f}, runs: {count}, groups: {len(groups)}}}\n")
 
 
 if __name__ == "__main__":

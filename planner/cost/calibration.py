@@ -171,7 +171,8 @@ class Calibration:
     ``operations`` is by operation, then by GPU generation on NVLink or ``pcie``; ``eager_floors`` what an operation takes at least
     without CUDA graphs, by who launches (``nccl``, ``kernel`` for an engine's own), then by the same; ``intervals`` measured over
     predicted, from and to, that held nine of ten measurements of machines that were left out of the fit, by what a prediction
-    rests on (:data:`planner.core.estimate.Basis`). ``custom_all_reduce``, ``overheads`` and ``ttft`` are by stack.
+    rests on (:data:`planner.core.estimate.Basis`). ``custom_all_reduce``, ``overheads`` and ``ttft`` are by stack; ``slower`` is by vendor of GPUs
+    that no kernel was timed on how many times as long published runs took.
     ``gemm`` and ``moe`` are by weight format, ``attention`` by phase; where leaving machines out showed that kernels differ, also by
     what they differ in, joined by ``@``: ``fp8@tensorrt-llm``, ``decode@blackwell@sglang@8-bit``.
     """
@@ -190,6 +191,7 @@ class Calibration:
     point_to_point: PointToPointFit
     overheads: Mapping[str, OverheadFit]
     ttft: Mapping[str, TtftFit]
+    slower: Mapping[str, float]
     moe_imbalance_factor: float
     uncertainty: UncertaintyFit
 

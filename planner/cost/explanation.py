@@ -184,14 +184,25 @@ class _Tree:
         return max(self.placement, key=lambda one: key(self.placed.replica_times(one, self.sharing)))
 
     def _decode(self, replica: int) -> Step:
-        """A decode step: every stage's in turn, or as often the slowest as there are micro-batches, whichever is longer."""
+        """A decode step: what the GPUs do, and what the engine adds."""
+        device = (*self._period(replica), *self.wires.exchange(prompt=False))
+        if self.strategy.slower != 1:
+            device = (self._slower("kernels and wires", device),)
+        overhead = (self._step_overhead(),) if self.strategy.step_overhead else ()
+        return added("decode step", (*device, *overhead))
+
+    def _slower(self, name: str, children: tuple[Step, ...]) -> Step:
+        """What GPUs do, as many times as long as runs on those of the vendor took."""
+        vendor, times = self.strategy.vendor, self.strategy.slower
+        source = f"published runs on {vendor} GPUs took {times:g} times as long as constants of others say" if times != 1 else ""
+        return replace(added(name, children, times=times), source=source)
+
+    def _period(self, replica: int) -> tuple[Step, ...]:
+        """Every stage in turn, or as often the slowest as there are micro-batches, whichever is longer."""
         strategy = self.strategy
-        beside = [*self.wires.exchange(prompt=False)]
-        if strategy.step_overhead:
-            beside.append(self._step_overhead())
         stages = self._decode_stages(self._longest(replica, lambda one: one.decode_sum))
         if len(stages) == 1:
-            return added("decode step", (*stages[0].children, *beside))
+            return stages[0].children
         count, micro_batches = len(stages), strategy.micro_batches
         hopped = self._longest(replica, lambda one: one.hops_decode)
         hops = tuple(
@@ -201,7 +212,7 @@ class _Tree:
         back = added("sends, and back to the first stage", hops, times=count / (count - 1))
         around = added("once through all stages", (*numbered("stage", stages, together=True), back))
         if strategy.workload.load == "batch":
-            return added("decode step", (added("parts one after another", (around,), times=micro_batches), *beside))
+            return (added("parts one after another", (around,), times=micro_batches),)
         slowest = Step(
             "slowest stage",
             max(stage.value for stage in self._decode_stages(self._longest(replica, lambda one: one.decode_max))),
@@ -209,8 +220,7 @@ class _Tree:
             "reference",
         )
         held_up = added("slowest stage with every micro-batch", (slowest,), times=micro_batches)
-        period = Step("pipeline", max(around.value, held_up.value), "s", "max", 1.0, "decode_period", children=(around, held_up))
-        return added("decode step", (period, *beside))
+        return (Step("pipeline", max(around.value, held_up.value), "s", "max", 1.0, "decode_period", children=(around, held_up)),)
 
     def _decode_stages(self, replica: Replica) -> list[Step]:
         strategy = self.strategy
@@ -236,10 +246,10 @@ class _Tree:
         else:
             name, steps = "one prompt beside decoding", self._riding_stages(longest)
         if len(steps) == 1:
-            return (added(name, (*steps[0].children, *exchange)),)
+            return (self._slower(name, (*steps[0].children, *exchange)),)
         value = max(step.value for step in steps)
         busiest = Step("busiest stage", value, "s", "max", children=numbered("stage", steps, together=False))
-        return (added(name, (busiest, *exchange)),)
+        return (self._slower(name, (busiest, *exchange)),)
 
     def _riding_stages(self, longest: Replica) -> list[Step]:
         strategy, steps = self.strategy, []
@@ -255,7 +265,7 @@ class _Tree:
         chunks, exchange = strategy.chunks, self.wires.exchange(prompt=True)
         stages = self._prompt_stages(self._longest(replica, lambda one: one.prefill_sum))
         if len(stages) == 1:
-            return added("one prompt", (*stages[0].children, *exchange))
+            return self._slower("one prompt", (*stages[0].children, *exchange))
         hopped = self._longest(replica, lambda one: one.hops_prefill)
         hops = tuple(
             self.wires.hops(number, senders, receivers, prompt=True)
@@ -277,7 +287,7 @@ class _Tree:
             )
             ideal = tuple(one for one in (mean, sent, rest) if one.value)
             parts.append(added("chunks in several stages at once", (*ideal, *exchange), times=overlap))
-        return added("one prompt", tuple(one for one in parts if one.value), formula="prompt_makespan")
+        return replace(self._slower("one prompt", tuple(one for one in parts if one.value)), formula="prompt_makespan")
 
     def _prompt_stages(self, replica: Replica) -> list[Step]:
         strategy = self.strategy

@@ -131,7 +131,7 @@ class Placed:
             strategy, times = self.strategy, self.replica_times(replica)
             steps, requests, chunks = strategy.workload.output_tokens, strategy.requests, strategy.chunks.count
             in_flight = strategy.micro_batches
-            period = steps * self.metrics(times).decode_period + requests * times.riding_max
+            period = steps * self.metrics(times).decode_period + requests * strategy.slower * times.riding_max
             shares = []
             for number, group in enumerate(replica):
                 if len(group) > 1:
@@ -148,7 +148,7 @@ class Placed:
                 gather, (hop_decode, hop_prefill) = self.times.gather(receivers), self.times.boundary(senders, receivers)
                 send = steps * in_flight * (hop_decode - gather[0]) + requests * chunks * (hop_prefill - gather[1])
                 shares += [send] * len(senders)
-            found = self._busy[replica] = tuple(min(1.0, share / period) for share in shares)
+            found = self._busy[replica] = tuple(min(1.0, strategy.slower * share / period) for share in shares)
         return found
 
     def metrics(self, times: ReplicaTimes, exchange: tuple[Seconds, Seconds] = NO_EXCHANGE) -> ReplicaMetrics:
@@ -281,15 +281,18 @@ class Placed:
             "expert_exchange": exchange[0],
             "point_to_point": hops_decode,
             "shared_links": shared_decode,
-            "step_overhead": self.strategy.step_overhead,
         }
         prefill |= {
             "expert_exchange": exchange[1],
             "point_to_point": chunks.count * hops_prefill,
             "shared_links": shared_prefill,
         }
-        decode["waiting"] = metrics.decode_period - sum(decode.values())
-        prefill["overlap"] = metrics.prefill - sum(prefill.values())
+        slower, overhead = self.strategy.slower, self.strategy.step_overhead
+        step, prompt = (metrics.decode_period - overhead) / slower, metrics.prefill / slower
+        decode["waiting"], prefill["overlap"] = step - sum(decode.values()), prompt - sum(prefill.values())
+        if slower != 1:
+            decode["other_vendor"], prefill["other_vendor"] = (slower - 1) * step, (slower - 1) * prompt
+        decode["step_overhead"] = overhead
         return _breakdown(decode), _breakdown(prefill)
 
     def _assumptions(self, metrics: ReplicaMetrics) -> tuple[str, ...]:

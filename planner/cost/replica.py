@@ -68,12 +68,13 @@ def metrics_of(strategy: Strategy, times: ReplicaTimes, exchange: tuple[Seconds,
     round_trip = times.hops_decode * stages / max(1, stages - 1)
     around, bottleneck = times.decode_sum + round_trip, strategy.micro_batches * times.decode_max
     period = strategy.micro_batches * around if workload.load == "batch" else max(around, bottleneck)
-    decode = Seconds(period + exchange[0] + strategy.step_overhead)
-    riding = Seconds(times.riding_max + exchange[1])
+    decode = Seconds(strategy.slower * (period + exchange[0]) + strategy.step_overhead)
+    riding = Seconds(strategy.slower * (times.riding_max + exchange[1]))
     serial = times.prefill_sum + passes * times.hops_prefill + exchange[1]
     mean_max, mean_sum = times.prefill_max / passes, times.prefill_sum / passes
     ideal = mean_sum + times.hops_prefill + (passes - 1) * mean_max + exchange[1]
-    prompt = pipeline.prompt_makespan(Seconds(serial), Seconds(ideal), traits.chunk_pipelining)
+    makespan = pipeline.prompt_makespan(Seconds(serial), Seconds(ideal), traits.chunk_pipelining)
+    prompt = Seconds(strategy.slower * makespan)
     if workload.load == "batch":
         return _static(strategy, decode, riding, prompt)
     fit, output = calibration.first_token(traits.first_token), workload.output_tokens

@@ -92,6 +92,11 @@ class Strategy:
         return self.calibration.overhead(self.traits.stack).of_step(self.requests)
 
     @property
+    def slower(self) -> float:
+        """How many times as long kernels and wires take as priced: 1, or what runs on another vendor's GPUs say."""
+        return self.calibration.slower.get(self.vendor, 1.0)
+
+    @property
     def interference(self) -> float:
         """Prompts of others that hold up one token of an answer in the mean, each with all its chunks."""
         return 0.0 if self.workload.load == "batch" else (self.requests - 1) / self.workload.output_tokens

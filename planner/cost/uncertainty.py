@@ -30,8 +30,10 @@ def uncertainty_of(
     measured = fit.vendors.get(strategy.vendor) if strategy.vendor != FITTED_ON else fit.rates.get(load)
     if strategy.vendor != FITTED_ON:
         reasons[0] = f"static batches on {strategy.vendor} GPUs of 2024 fell within; constants are those of {FITTED_ON} GPUs"
+        if strategy.slower != 1:
+            reasons[0] += f", times {strategy.slower:g}, or as they are at best"
     if measured is not None:
-        least, most = min(least, measured[0]), max(most, measured[1])
+        least, most = min(least, measured[0]), max(most, measured[1], strategy.slower)
     if load == "batch" or strategy.vendor != FITTED_ON:
         low, high = 1 / most, 1 / least
     if load == "batch":

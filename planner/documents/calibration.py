@@ -215,13 +215,19 @@ class BarDocument(Document):
     groups: int
 
 
+class VendorDocument(BarDocument):
+    """GPUs whose kernels were not timed: ``time`` is how many times as long published runs took as NVIDIA's constants say."""
+
+    time: float = Field(gt=0)
+
+
 class BarsDocument(Document):
     """Error bars: of TPOT by kind of model, of TTFT by engine, of output tokens a second by load and by vendor."""
 
     tpot: dict[str, BarDocument]
     ttft: dict[str, BarDocument]
     rates: dict[str, BarDocument]
-    vendors: dict[str, BarDocument]
+    vendors: dict[str, VendorDocument]
 
 
 class EnginesDocument(Document):
@@ -301,6 +307,7 @@ def load_calibration() -> Calibration:
             name: TtftFit(Seconds(one.base), one.prefill_factor, one.queue_share, one.decode_factor, Seconds(one.latent))
             for name, one in fitted.first_token.items()
         },
+        slower={name: one.time for name, one in fitted.uncertainty.vendors.items()},
         moe_imbalance_factor=serving.moe.imbalance_factor,
         uncertainty=UncertaintyFit(
             tpot=_bars(fitted.uncertainty.tpot),
