@@ -210,9 +210,9 @@ class Calibration:
         measured = weight_format if weight_format in self.gemm else _NEAREST.get(weight_format, "bf16")
         return self.gemm.get(f"{measured}@{stack}") or self.gemm[measured]
 
-    def moe_fit(self, weight_format: str, *, tabled: bool = False) -> KernelFit:
-        """The fit of an expert kernel, or of the measured format nearest to it: as it is served, or ``tabled`` alone."""
-        if not tabled:
+    def moe_fit(self, weight_format: str, gpu: GpuSpec, *, tabled: bool = False) -> KernelFit:
+        """The fit of an expert kernel, or of the measured format nearest to it: as it is served on ``gpu``, or ``tabled`` alone."""
+        if not tabled and gpu.rate("fp4") > gpu.half_precision:
             weight_format = _SERVED_AS.get(weight_format, weight_format)
         return self.moe.get(weight_format) or self.moe[_NEAREST.get(weight_format, "bf16")]
 
@@ -240,5 +240,6 @@ def generation_of(compute_capability: tuple[int, int]) -> str:
 _WITH_KERNELS_OF_THEIR_OWN = {9: "hopper", 10: "blackwell"}
 """Generations whose attention kernels are written for them, by major compute capability; Blackwell's GeForce (12) has Ampere's."""
 _SERVED_AS = {"mxfp4": "nvfp4"}
-"""Experts that engines serve with faster kernels than the ones that were timed alone: gpt-oss is a fifth faster than those allow."""
+"""Experts that GPUs with 4-bit units serve with faster kernels than the ones that were timed alone: gpt-oss is a fifth faster there than
+those allow."""
 _NEAREST = {"fp16": "bf16", "gptq": "awq", "w8a16": "awq", "mxfp4": "nvfp4", "int8": "fp8"}

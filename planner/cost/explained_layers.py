@@ -160,7 +160,7 @@ class ExplainedLayers(LayerCost):
 
     def _experts_step(self, layer: Layer, mlp: MoeMlp, tokens: int, times: int) -> Step:
         weights = layer.format_of("experts", self.model.weight_format)
-        fit, degrees = self.calibration.moe_fit(weights.kernels), self.parallelism
+        fit, degrees = self.calibration.moe_fit(weights.kernels, self.gpu), self.parallelism
         time = self.experts(layer, tokens)
         replicas = degrees.data if degrees.attention_data_parallel else 1
         asked = (

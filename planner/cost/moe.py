@@ -90,7 +90,7 @@ def experts_time(
     ``tokens`` are all tokens that meet in the expert group. Experts lie on ``expert_ranks`` ranks (1: every rank holds
     a slice of all), and each is cut into ``shards``.
     """
-    fit = calibration.moe_fit(weights.kernels, tabled=tabled)
+    fit = calibration.moe_fit(weights.kernels, gpu, tabled=tabled)
     uneven = 1.0
     if routing != "balanced":
         popularity, factor = (calibration.popularity, 1.0) if routing == "skewed" else (0.0, calibration.moe_imbalance_factor)

@@ -120,7 +120,7 @@ class KernelRows:
         sizes = (row.count("hidden"), float(row.count("tokens")), row.count("moe_tp"), row.count("moe_ep"))
         routing = _ROUTINGS.get(row.word("distribution"), "skewed" if row.word("distribution") else "uniform")
         time = experts_time(experts, *sizes, weights, gpu, self._constants, routing, tabled=True)
-        return time, self._constants.moe_fit(weights.name, tabled=True).interval
+        return time, self._constants.moe_fit(weights.name, gpu, tabled=True).interval
 
 
 def _weights(row: TableRow) -> WeightFormat:

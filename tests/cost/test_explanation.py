@@ -35,6 +35,10 @@ PLANS = [
     ("qwen3.5-35b-a3b", "4xL40S", Parallelism(4), Workload(), "vllm"),
     ("nemotron-3-nano-30b-a3b", "4xL40S", Parallelism(4), Workload(), "vllm"),
     ("llama-4-scout", "dgx-h100", Parallelism(8), Workload(), "tensorrt-llm"),
+    ("minimax-m2.5", "8xL40S", Parallelism(4, 2), Workload(9000, 300, 16), "vllm"),
+    ("minimax-m2.5", "dgx-h100", Parallelism(4), Workload(9000, 300, 16), "sglang"),
+    ("mixtral-8x7b", "8x-l40s", Parallelism(2, 4), Workload(512, 200, 64, load="batch"), "tensorrt-llm"),
+    ("llama-3.1-70b", "8xMI300X", Parallelism(2, 2), Workload(), "vllm"),
 ]
 
 
@@ -102,9 +106,13 @@ def test_the_parts_of_a_decode_step_are_those_of_the_estimate(tree: Explanation)
         around = parts_of(below(step, "once through all stages"))
         around["point_to_point"] = sum(hop.value for hop in below(step, "sends, and back to the first stage").children)
         found |= around
-    # the estimate counts the gathering of logits among the all-reduces
-    found["all_reduce"] = found.get("all_reduce", 0.0) + found.pop("gather_logits", 0.0)
+    # the estimate counts the gathering of logits and the sums of norms among the all-reduces
+    beside = found.pop("gather_logits", 0.0) + found.pop("all_reduce of norms", 0.0)
+    found["all_reduce"] = found.get("all_reduce", 0.0) + beside
     said = dict(tree.estimate.decode.parts)
+    if "other_vendor" in said:  # the tree multiplies where the estimate adds
+        device = below(step, "kernels and wires")
+        assert said.pop("other_vendor") == pytest.approx(device.value * (1 - 1 / device.times))
     if tree.estimate.communication.shared_link:  # the estimate keeps apart what others on the link add to sends, too
         wires = ("all_reduce", "shared_links", "point_to_point")
         assert sum(found.pop(part, 0.0) for part in wires) == pytest.approx(sum(said.pop(part, 0.0) for part in wires), rel=1e-9)
