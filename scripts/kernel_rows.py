@@ -10,7 +10,7 @@ from typing import NamedTuple
 from planner.core.hardware import GpuSpec
 from planner.core.quantization import FORMATS, W8A16, integers
 from planner.cost.attention import causal_attention_work, kv_bytes_per_token
-from planner.cost.exchanges import exchange_name, exchanged_bytes
+from planner.cost.exchanges import exchange_name, exchange_rate, exchanged_bytes
 from planner.cost.gemm import ACTIVATION_BYTES, gemm_bytes, gemm_work
 from planner.cost.moe import distinct_experts, expert_imbalance, routed_bytes
 from planner.documents.hardware import load_gpu
@@ -41,8 +41,10 @@ MOE = {
     "nvfp4": ("nvfp4",),
     "awq": ("int4_wo",),
     "mxfp4": ("w4a16_mxfp4", "w4a8_mxfp4_mxfp8"),
+    "mxfp4@blackwell": ("w4a16_mxfp4",),
+    "mxfp4@blackwell@8-bit": ("w4a8_mxfp4_mxfp8",),
 }
-"""What the tables call weight formats."""
+"""What the tables call weight formats; of some, kernels of a generation by what their inputs are rounded to."""
 LEFT_OUT = {
     # launched by the host: 140 to 330 us at any size below 4096 tokens, as the flagged rows of the same kernel
     ("fp8_block", "vllm"),
@@ -133,10 +135,13 @@ def attention_table(folder: Path, phase: str) -> list[dict[str, str]]:
 def moe_rows(folder: Path, name: str) -> list[Row]:
     """Memory, arithmetic, and the bytes of routed tokens over the memory's rate."""
     rows: list[Row] = []
+    weight_format, _, generation = name.partition("@")
     for row in read(folder / "moe.csv"):
         if row["quant"] not in MOE[name] or (row["quant"], row["kernel"]) in LEFT_OUT:
             continue
         gpu = load_gpu(row["gpu"])
+        if generation and family(gpu) != f"@{generation.split('@')[0]}":
+            continue
         tokens, hidden, inter, top_k, experts = numbers(row, "tokens", "hidden", "inter", "topk", "experts")
         tp, ep = numbers(row, "moe_tp", "moe_ep")
         if row["distribution"] == "balanced":
@@ -145,8 +150,8 @@ def moe_rows(folder: Path, name: str) -> list[Row]:
             uneven, visited = expert_imbalance(experts, top_k, tokens, ep, POPULARITY), distinct_experts(experts, top_k, tokens)
         weights = 3 * hidden * inter / tp
         features = (
-            visited / ep * weights * FORMATS[name].bytes_per_weight / gpu.memory_bandwidth,
-            2 * tokens * top_k / ep * uneven * weights / gpu.rate(FORMATS[name].math),
+            visited / ep * weights * FORMATS[weight_format].bytes_per_weight / gpu.memory_bandwidth,
+            2 * tokens * top_k / ep * uneven * weights / gpu.rate(FORMATS[weight_format].math),
             routed_bytes(tokens, top_k, hidden) / gpu.memory_bandwidth,
         )
         rows.append(Row(row["system"], "", float(row["time_us"]) * 1e-6, features))
@@ -154,7 +159,7 @@ def moe_rows(folder: Path, name: str) -> list[Row]:
 
 
 def exchange_rows(folder: Path) -> dict[str, list[Row]]:
-    """Dispatches and combines by library, phase and dtype: the bytes that leave a rank over its NVLinks' line rate."""
+    """Dispatches and combines by library, phase and dtype: the bytes that leave a rank over the rate of its NVLinks, or of its copies."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in read(folder / "moe_a2a.csv"):
         gpu = load_gpu(row["gpu"])
@@ -162,5 +167,7 @@ def exchange_rows(folder: Path) -> dict[str, list[Row]]:
             continue
         size = exchanged_bytes(*(int(row[name]) for name in ("tokens_per_rank", "topk", "ep", "hidden")))
         name = exchange_name(row["impl"], row["phase"], row["dtype"])
-        found[name].append(Row(row["system"], "", float(row["time_us"]) * 1e-6, (size / gpu.peer_links.bandwidth,)))
+        found[name].append(
+            Row(row["system"], "", float(row["time_us"]) * 1e-6, (size / exchange_rate(name, gpu.peer_links.bandwidth),))
+        )
     return found

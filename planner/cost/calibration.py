@@ -210,9 +210,15 @@ class Calibration:
         measured = weight_format if weight_format in self.gemm else _NEAREST.get(weight_format, "bf16")
         return self.gemm.get(f"{measured}@{stack}") or self.gemm[measured]
 
-    def moe_fit(self, weight_format: str, gpu: GpuSpec, *, tabled: bool = False) -> KernelFit:
-        """The fit of an expert kernel, or of the measured format nearest to it: as it is served on ``gpu``, or ``tabled`` alone."""
-        if not tabled and gpu.rate("fp4") > gpu.half_precision:
+    def moe_fit(self, weight_format: str, gpu: GpuSpec, *, tabled: bool = False, eight: bool = False) -> KernelFit:
+        """The fit of an expert kernel, or of the measured format nearest to it: as it is served on ``gpu``, or ``tabled`` alone, where
+        its inputs may be in ``eight`` bits.
+        """
+        if tabled:
+            own = f"{weight_format}@{_generation(gpu)}" + "@8-bit" * eight
+            if own in self.moe:
+                return self.moe[own]
+        elif gpu.rate("fp4") > gpu.half_precision:
             weight_format = _SERVED_AS.get(weight_format, weight_format)
         return self.moe.get(weight_format) or self.moe[_NEAREST.get(weight_format, "bf16")]
 
@@ -220,7 +226,7 @@ class Calibration:
         """The fit of ``decode`` or ``prefill`` against a cache of ``element_bytes`` an element: the engine's own if that was measured,
         otherwise that of the cache's width; of the GPU's generation, otherwise of all.
         """
-        generation = _WITH_KERNELS_OF_THEIR_OWN.get(gpu.compute_capability[0], "") if gpu.compute_capability else ""
+        generation = _generation(gpu)
         width = "8-bit" if element_bytes < 2 else ""
         for engine, bits in ((stack, width), (stack, ""), ("", width), ("", "")):
             for family in (generation, ""):
@@ -237,8 +243,13 @@ def generation_of(compute_capability: tuple[int, int]) -> str:
     return "hopper" if compute_capability >= (9, 0) else "ampere"
 
 
+def _generation(gpu: GpuSpec) -> str:
+    """The generation that kernels of ``gpu`` are written for, if they are for it alone."""
+    return _WITH_KERNELS_OF_THEIR_OWN.get(gpu.compute_capability[0], "") if gpu.compute_capability else ""
+
+
 _WITH_KERNELS_OF_THEIR_OWN = {9: "hopper", 10: "blackwell"}
-"""Generations whose attention kernels are written for them, by major compute capability; Blackwell's GeForce (12) has Ampere's."""
+"""Generations whose kernels of attention and of 4-bit experts are written for them, by major compute capability; Blackwell's GeForce (12) has Ampere's."""
 _SERVED_AS = {"mxfp4": "nvfp4"}
 """Experts that GPUs with 4-bit units serve with faster kernels than the ones that were timed alone: gpt-oss is a fifth faster there than
 those allow."""

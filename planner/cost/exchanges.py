@@ -144,6 +144,24 @@ def exchange_name(implementation: str, phase: str, dtype: str) -> str:
     return f"{implementation.rsplit('/', 1)[-1]}-{phase}-{dtype}"
 
 
-def exchange(size: Bytes, nvlink_bandwidth: BytesPerSecond, fit: AttentionFit) -> Seconds:
-    """A dispatch or combine of ``size`` bytes on one node."""
-    return Seconds(fit.launch + size / (nvlink_bandwidth * fit.efficiency))
+COPIED = BytesPerSecond(450e9)
+"""Line rate of NVLink beyond which kernels for high throughput gain nothing: they copy with as many SMs on every GPU (DeepEP gives
+them 20 to 24). H100 and B200 take as long, where B200's links are twice as fast.
+"""
+
+
+def exchange_rate(name: str, nvlink_bandwidth: BytesPerSecond) -> BytesPerSecond:
+    """What bounds an exchange: the NVLinks, or in kernels for high throughput the SMs that copy.
+
+    >>> exchange_rate("deepep_ht-combine-default", BytesPerSecond(900e9)) / 1e9
+    450.0
+    >>> exchange_rate("deepep_ll-combine-default", BytesPerSecond(900e9)) / 1e9
+    900.0
+    """
+    copied = "_ht-" in name or "_context-" in name
+    return min(nvlink_bandwidth, COPIED) if copied else nvlink_bandwidth
+
+
+def exchange(size: Bytes, rate: BytesPerSecond, fit: AttentionFit) -> Seconds:
+    """A dispatch or combine of ``size`` bytes on one node, at :func:`exchange_rate`."""
+    return Seconds(fit.launch + size / (rate * fit.efficiency))

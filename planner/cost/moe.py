@@ -84,13 +84,14 @@ def experts_time(
     routing: Routing = "uniform",
     *,
     tabled: bool = False,
+    eight: bool = False,
 ) -> Seconds:
-    """The routed experts of one layer on the busiest rank, as they are served, or ``tabled`` alone.
+    """The routed experts of one layer on the busiest rank, as they are served, or ``tabled`` alone (with inputs in ``eight`` bits).
 
     ``tokens`` are all tokens that meet in the expert group. Experts lie on ``expert_ranks`` ranks (1: every rank holds
     a slice of all), and each is cut into ``shards``.
     """
-    fit = calibration.moe_fit(weights.kernels, gpu, tabled=tabled)
+    fit = calibration.moe_fit(weights.kernels, gpu, tabled=tabled, eight=eight)
     uneven = 1.0
     if routing != "balanced":
         popularity, factor = (calibration.popularity, 1.0) if routing == "skewed" else (0.0, calibration.moe_imbalance_factor)

@@ -11,7 +11,7 @@ from planner.core.quantization import FORMATS, W8A16, WeightFormat, integers
 from planner.cost import attention
 from planner.cost.accuracy import Figure
 from planner.cost.calibration import Calibration
-from planner.cost.exchanges import exchange, exchange_name, exchanged_bytes
+from planner.cost.exchanges import exchange, exchange_name, exchange_rate, exchanged_bytes
 from planner.cost.gemm import gemm
 from planner.cost.moe import Routing, experts_time
 from planner.documents.tables import Table, TableRow
@@ -33,6 +33,8 @@ _FORMATS = {
     "w4a8_mxfp4_mxfp8": "mxfp4",
 }
 """Weight formats by how kernel tables call them."""
+_EIGHT_BIT_INPUTS = frozenset({"w4a8_mxfp4_mxfp8"})
+"""Those whose inputs are rounded to 8 bits, where the format's other kernels take 16."""
 _STACKS = {"trtllm": "tensorrt-llm", "sglang": "sglang", "vllm": "vllm"}
 """Engines by how kernel tables call them."""
 _ROUTINGS: Mapping[str, Routing] = {"balanced": "balanced", "uniform": "uniform"}
@@ -110,7 +112,7 @@ class KernelRows:
         if gpu.peer_links is None or row.count("n_nodes", 1) > 1:
             return "exchanges are predicted over NVLink, on one node"
         size = exchanged_bytes(*(row.count(column) for column in ("tokens_per_rank", "topk", "ep", "hidden")))
-        micros = exchange(size, gpu.peer_links.bandwidth, fit) * 1e6
+        micros = exchange(size, exchange_rate(name, gpu.peer_links.bandwidth), fit) * 1e6
         low, high = fit.interval
         return {"time_us": Figure(micros, micros * low, micros * high, row.number("time_us"))}
 
@@ -119,8 +121,9 @@ class KernelRows:
         experts = MoeMlp(row.count("experts"), row.count("topk"), row.count("inter"))
         sizes = (row.count("hidden"), float(row.count("tokens")), row.count("moe_tp"), row.count("moe_ep"))
         routing = _ROUTINGS.get(row.word("distribution"), "skewed" if row.word("distribution") else "uniform")
-        time = experts_time(experts, *sizes, weights, gpu, self._constants, routing, tabled=True)
-        return time, self._constants.moe_fit(weights.name, gpu, tabled=True).interval
+        eight = row.word("quant") in _EIGHT_BIT_INPUTS
+        time = experts_time(experts, *sizes, weights, gpu, self._constants, routing, tabled=True, eight=eight)
+        return time, self._constants.moe_fit(weights.name, gpu, tabled=True, eight=eight).interval
 
 
 def _weights(row: TableRow) -> WeightFormat:
