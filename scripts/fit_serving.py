@@ -5,7 +5,8 @@
 
 DATA_FOLDER holds serving.csv; its closed-loop rows without a flag are used. Kernels, memory and wires are predicted as
 everywhere; what is fitted is small, and every engine's own:
-overheads   µs a small kernel of layers with experts and ms a step of every engine, and µs a sequence of all together, to the time per output token, by the mean size of the logarithm of
+overheads   µs a small kernel of layers with experts, ms a step, how many times as long as its kernels a prompt holds up others,
+            and of all engines together µs a sequence, to the time per output token, by the mean size of the logarithm of
             predicted over measured (coordinate search; deterministic);
 first_token base, share of the others' prefills before it, and what latent attention adds, to the time to first token of runs that
             fit in the KV cache, the same way, apart for older releases of an engine (a share of the prompt's own time, fitted as
@@ -61,7 +62,8 @@ FEWEST = 40
 class Run:
     """A closed loop: what was measured in s (0 where it was not), and the parts of the prediction without any overhead.
 
-    ``held_up`` is how many passes of others' prompts one token waits for, where they have steps of their own.
+    ``riding`` is what one prompt adds to the steps of others, ``prompts`` how many do so to one token; those of ``apart`` have
+    steps of their own.
     """
 
     engine: str
@@ -76,13 +78,13 @@ class Run:
     fits: bool
     tpot: float
     ttft: float
-    bare_tpot: float
     decode: float
     prompt: float
     chunks: int
     riding: float
     share: float
-    held_up: float
+    prompts: float
+    apart: bool
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,6 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
     requests = min(math.ceil(each), found.max_concurrency)
     apart, small = engines()[engine].traits.prompts_apart, now.small_kernel * launched
     passes, interference = found.pipeline.prefill_micro_batches, (requests - 1) / output
-    added = now.of_step(requests) + small
-    held_up = apart * interference * passes
     return Run(
         engine=engine,
         answering=engines()[engine].traits.at(release_of(row.word("engine"))).first_token,
@@ -190,18 +190,20 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
         fits=each <= found.max_concurrency,
         tpot=float(row.word("tpot_ms") or 0) * 1e-3,
         ttft=float(row.word("ttft_ms") or 0) * 1e-3,
-        bare_tpot=found.tpot - added - held_up * small,
-        decode=found.decode.total - added,
+        decode=found.decode.total - now.of_step(requests) - small,
         prompt=found.prefill.total - small * passes,
         chunks=passes,
-        riding=(found.tpot - found.decode.total) / interference - apart * small * passes if requests > 1 else 0.0,
+        riding=(found.tpot - found.decode.total) / interference / now.interference - apart * small * passes
+        if requests > 1
+        else 0.0,
         share=0.0 if apart else row.number("isl") / ranked.plan.limits.max_batched_tokens,
-        held_up=held_up,
+        prompts=interference,
+        apart=apart,
     )
 
 
-Overhead = tuple[float, float, float]
-"""s a small kernel of a layer with experts, s a step, s a sequence of it."""
+Overhead = tuple[float, float, float, float]
+"""s a small kernel of a layer with experts, s a step, s a sequence of it, and what a prompt holds up others beyond its kernels."""
 
 
 def added_to(one: Run, overhead: Overhead) -> float:
@@ -209,13 +211,17 @@ def added_to(one: Run, overhead: Overhead) -> float:
 
 
 def tpot_of(one: Run, overhead: Overhead) -> float:
-    return one.bare_tpot + added_to(one, overhead) + one.held_up * overhead[0] * one.small_kernels
+    return one.decode + added_to(one, overhead) + one.prompts * riding_of(one, overhead)
+
+
+def riding_of(one: Run, overhead: Overhead) -> float:
+    launched = overhead[0] * one.small_kernels * one.chunks if one.apart else 0.0
+    return (1 + overhead[3]) * (one.riding + launched)
 
 
 def ttft_of(one: Run, overhead: Overhead, fit: Sequence[float]) -> float:
     step = one.decode + added_to(one, overhead)
-    launched = overhead[0] * one.small_kernels * one.chunks
-    prompt, riding = Seconds(one.prompt + launched), one.riding + (launched if one.held_up else 0.0)
+    prompt, riding = Seconds(one.prompt + overhead[0] * one.small_kernels * one.chunks), riding_of(one, overhead)
     constants = TtftFit(Seconds(fit[0]), 1.0, fit[1], 1.0, Seconds(sum(fit[2:])))
     alone = time_to_first_token(prompt, Seconds(step), constants, latent=one.latent)
     return alone + burst_wait(Seconds(riding + one.share * step), one.requests, constants)
@@ -244,14 +250,17 @@ def off(pairs: Iterable[tuple[float, float]]) -> float:
 def sequence_of(runs: Sequence[Run]) -> float:
     """Seconds a sequence, of all engines together: apart, they are too few models to tell it from the rest."""
     timed = [one for one in runs if one.tpot > 0]
-    start = (1e-6, 5e-4, 5e-6)
-    return descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], tried[2])), one.tpot) for one in timed), start)[2]
+    start = (1e-6, 5e-4, 5e-6, 0.1)
+    return descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], tried[2], tried[3])), one.tpot) for one in timed), start)[
+        2
+    ]
 
 
 def overhead_of(runs: Sequence[Run], sequence: float) -> Overhead:
     timed = [one for one in runs if one.tpot > 0]
-    found = descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], sequence)), one.tpot) for one in timed), (1e-6, 5e-4))
-    return found[0], found[1], sequence
+    start = (1e-6, 5e-4, 0.1)
+    found = descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], sequence, tried[2])), one.tpot) for one in timed), start)
+    return found[0], found[1], sequence, found[2]
 
 
 def ttft_fit(runs: Sequence[Run], overhead: Overhead) -> list[float]:
@@ -347,11 +356,11 @@ def write(data: Measured, date: str) -> None:
         'source: "published closed-loop runs of vLLM, TensorRT-LLM and SGLang on H100 and B200 with NVSwitch, one pipeline stage"\n'
     )
     out("engines:\n")
-    for engine, (small_kernel, step, sequence) in constants.overheads.items():
+    for engine, (small_kernel, step, sequence, interference) in constants.overheads.items():
         count = sum(one.engine == engine for one in runs)
         out(f"  {engine}:\n    runs: {count}\n")
         out(f"    overhead: {{small_kernel: {small_kernel * 1e6:.3f} us, step: {step * 1e3:.3f} ms, ")
-        out(f"sequence: {sequence * 1e6:.2f} us}}\n")
+        out(f"sequence: {sequence * 1e6:.2f} us, interference: {1 + interference:.3f}}}\n")
     out("first_token:\n")
     for name, (base, queue, latent) in constants.ttft.items():
         count = sum(one.answering == name for one in runs)

@@ -119,13 +119,15 @@ class PointToPointFit:
 @dataclass(frozen=True, slots=True)
 class OverheadFit:
     """What an engine adds to the kernels that were timed: every small one of a layer with experts (in one without, products hide
-    them), a step, and to it every ``sequence``. ``stack`` names the engine.
+    them), a step, and to it every ``sequence``. A prompt keeps others from decoding ``interference`` times as long as its kernels
+    take. ``stack`` names the engine.
     """
 
     small_kernel: Seconds
     step: Seconds
     sequence: Seconds
     stack: str = ""
+    interference: float = 1.0
 
     def of_step(self, sequences: float) -> Seconds:
         """What is added to a step of ``sequences``, its layers apart."""

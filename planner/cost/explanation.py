@@ -191,11 +191,17 @@ class _Tree:
         overhead = (self._step_overhead(),) if self.strategy.step_overhead else ()
         return added("decode step", (*device, *overhead))
 
-    def _slower(self, name: str, children: tuple[Step, ...]) -> Step:
-        """What GPUs do, as many times as long as runs on those of the vendor took."""
+    def _slower(self, name: str, children: tuple[Step, ...], more: float = 1.0) -> Step:
+        """What GPUs do, as many times as long as runs on those of the vendor took, and ``more`` times that."""
         vendor, times = self.strategy.vendor, self.strategy.slower
         source = f"published runs on {vendor} GPUs took {times:g} times as long as constants of others say" if times != 1 else ""
-        return replace(added(name, children, times=times), source=source)
+        return replace(added(name, children, times=times * more), source=source)
+
+    def _held_up(self, name: str, children: tuple[Step, ...]) -> Step:
+        """How long a prompt keeps others from decoding: longer than its kernels take."""
+        fit = self.strategy.calibration.overhead(self.strategy.traits.stack)
+        found = self._slower(name, children, fit.interference)
+        return found if fit.interference == 1 else replace(found, constants=self._overhead())
 
     def _period(self, replica: int) -> tuple[Step, ...]:
         """Every stage in turn, or as often the slowest as there are micro-batches, whichever is longer."""
@@ -246,10 +252,10 @@ class _Tree:
         else:
             name, steps = "one prompt beside decoding", self._riding_stages(longest)
         if len(steps) == 1:
-            return (self._slower(name, (*steps[0].children, *exchange)),)
+            return (self._held_up(name, (*steps[0].children, *exchange)),)
         value = max(step.value for step in steps)
         busiest = Step("busiest stage", value, "s", "max", children=numbered("stage", steps, together=False))
-        return (self._slower(name, (busiest, *exchange)),)
+        return (self._held_up(name, (busiest, *exchange)),)
 
     def _riding_stages(self, longest: Replica) -> list[Step]:
         strategy, steps = self.strategy, []

@@ -131,7 +131,7 @@ class Placed:
             strategy, times = self.strategy, self.replica_times(replica)
             steps, requests, chunks = strategy.workload.output_tokens, strategy.requests, strategy.chunks.count
             in_flight = strategy.micro_batches
-            period = steps * self.metrics(times).decode_period + requests * strategy.slower * times.riding_max
+            period = steps * self.metrics(times).decode_period + requests * strategy.held_up * times.riding_max
             shares = []
             for number, group in enumerate(replica):
                 if len(group) > 1:

@@ -69,7 +69,7 @@ def metrics_of(strategy: Strategy, times: ReplicaTimes, exchange: tuple[Seconds,
     around, bottleneck = times.decode_sum + round_trip, strategy.micro_batches * times.decode_max
     period = strategy.micro_batches * around if workload.load == "batch" else max(around, bottleneck)
     decode = Seconds(strategy.slower * (period + exchange[0]) + strategy.step_overhead)
-    riding = Seconds(strategy.slower * (times.riding_max + exchange[1]))
+    riding = Seconds(strategy.held_up * (times.riding_max + exchange[1]))
     serial = times.prefill_sum + passes * times.hops_prefill + exchange[1]
     mean_max, mean_sum = times.prefill_max / passes, times.prefill_sum / passes
     ideal = mean_sum + times.hops_prefill + (passes - 1) * mean_max + exchange[1]

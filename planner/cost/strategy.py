@@ -97,6 +97,11 @@ class Strategy:
         return self.calibration.slower.get(self.vendor, 1.0)
 
     @property
+    def held_up(self) -> float:
+        """How many times as long as its kernels take on this vendor's GPUs a prompt keeps the others from decoding."""
+        return self.slower * self.calibration.overhead(self.traits.stack).interference
+
+    @property
     def interference(self) -> float:
         """Prompts of others that hold up one token of an answer in the mean, each with all its chunks."""
         return 0.0 if self.workload.load == "batch" else (self.requests - 1) / self.workload.output_tokens

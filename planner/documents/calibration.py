@@ -197,6 +197,7 @@ class OverheadDocument(Document):
     small_kernel: Time
     step: Time
     sequence: Time
+    interference: float = Field(ge=1)
 
 
 class EngineDocument(Document):
@@ -300,6 +301,7 @@ def load_calibration() -> Calibration:
                 Seconds(one.overhead.step),
                 Seconds(one.overhead.sequence),
                 name,
+                one.overhead.interference,
             )
             for name, one in fitted.engines.items()
         },

@@ -88,10 +88,21 @@ def test_only_sglang_decodes_nothing_while_it_reads_a_prompt() -> None:
         )
         assert tree is not None
         steps = {step.name: step.value for root in tree.roots for step in root.walk()}
+        longer = load_calibration().overheads[engine].interference
         if engine == "sglang":
-            assert steps["one prompt between decode steps"] == pytest.approx(steps["one prompt"])
+            assert steps["one prompt between decode steps"] == pytest.approx(longer * steps["one prompt"])
         else:
-            assert steps["one prompt beside decoding"] < steps["one prompt"]
+            assert steps["one prompt beside decoding"] < longer * steps["one prompt"]
+
+
+def test_a_prompt_holds_up_others_longer_than_its_kernels_take() -> None:
+    model, topology = api.load_model("llama-3.1-70b"), api.load_topology("dgx-h100")
+    _, tree = api.explain(model, topology, Workload(8192, 512, 32), Parallelism(8), engine="vllm")
+    assert tree is not None
+    held = next(step for step in tree.roots[0].walk() if step.name == "one prompt beside decoding")
+    assert held.times == load_calibration().overheads["vllm"].interference > 1
+    assert held.value == pytest.approx(held.times * sum(child.value for child in held.children))
+    assert [one.name for one in held.constants] == ["engines.vllm.overhead"]
 
 
 @pytest.mark.parametrize(("engine", "parts"), [("tensorrt-llm", 4), ("vllm", 1), ("sglang", 1)])

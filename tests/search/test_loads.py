@@ -43,7 +43,7 @@ def test_a_full_machine_has_in_flight_what_memory_and_engine_take(degrees: Paral
     assert estimate.serving.in_flight == pytest.approx(each * degrees.data)
     same = priced(Workload(concurrency=each * degrees.data), degrees)
     assert same.output_tokens_per_second == pytest.approx(estimate.output_tokens_per_second)
-    assert estimate.output_tokens_per_second > 2 * priced(Workload(), degrees).output_tokens_per_second
+    assert estimate.output_tokens_per_second > 1.5 * priced(Workload(), degrees).output_tokens_per_second
     assert not plan.assumptions  # nobody waits
 
 
