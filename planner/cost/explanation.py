@@ -131,7 +131,8 @@ class _Tree:
             asked = (one, Quantity("requests a second", strategy.workload.request_rate / strategy.parallelism.data))
             return Step("prompts before it", metrics.queue, "s", "formula", 1.0, "prompt_wait", asked)
         share = fit.queue_share * (strategy.requests - 1) / 2
-        each = Step("a prompt, and its share of the steps it takes", service, "s", "reference")
+        name = "a prompt" if strategy.traits.prompts_apart else "a prompt, and its share of the steps it takes"
+        each = Step(name, service, "s", "reference")
         return Step("prompts before it", share * service, "s", "sum", share, "burst_wait", children=(each,))
 
     def _wait(self, metrics: ReplicaMetrics) -> tuple[Step, ...]:
