@@ -21,6 +21,8 @@ _LARGE = 50.0
 """A mean from which on a Poisson distribution is as good as normal."""
 _NORMAL = {0.5: 0.0, 0.9: 1.2815515655446004, 0.99: 2.3263478740408408}
 """Quantiles of the standard normal distribution."""
+_END_OF_A_BAR = 1.6448536269514722
+"""Its 95th percentile."""
 
 
 @formula(
@@ -120,3 +122,21 @@ def normal_share_within(mean: Seconds, deviation: Seconds, limit: float) -> floa
     if deviation <= 0:
         return float(mean <= limit)
     return (1 + math.erf((limit - mean) / deviation / math.sqrt(2))) / 2
+
+
+@formula(
+    source="two halves of a log-normal distribution around a prediction, its 5th and 95th percentile at the ends of the error bar"
+)
+def chance_within(limit: float, predicted: float, low: float, high: float) -> float:
+    """How likely a measured value is no more than ``limit``, by the error bar of its prediction.
+
+    >>> [round(chance_within(limit, 40, 32, 60), 2) for limit in (32, 40, 48, 60)]
+    [0.05, 0.5, 0.77, 0.95]
+    """
+    if not math.isfinite(predicted):
+        return 0.0
+    end = high if limit >= predicted else low
+    if end == predicted:
+        return float(limit >= predicted)
+    deviation = abs(math.log(end / predicted)) / _END_OF_A_BAR
+    return normal_share_within(Seconds(math.log(predicted)), Seconds(deviation), math.log(limit))

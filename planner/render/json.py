@@ -11,11 +11,14 @@ from planner import __version__
 from planner.core.estimate import CollectiveTime, Communication, Estimate, StageMemory
 from planner.core.plan import Infeasible, Parallelism
 from planner.core.topology import Topology
+from planner.core.workload import Workload
 from planner.cost.pipeline import BUBBLE_CONVENTION
 from planner.graph.paths import Paths, class_matrix
 from planner.graph.ranks import rank_map
 from planner.render import facts, findings
 from planner.render import workload as traffic
+from planner.search.load import chances
+from planner.search.rank import Ranked
 from planner.search.recommendation import Recommendation, Recommended
 
 SCHEMA_VERSION = 1
@@ -132,7 +135,7 @@ def _plan(one: Recommended, answer: Recommendation, paths: Paths) -> dict[str, A
         },
         "communication": wires(estimate.communication),
         "pipeline": _pipeline(estimate),
-        "estimate": _estimate(estimate, plan.parallelism.gpus, one.ranked.missed(answer.workload)),
+        "estimate": _estimate(one.ranked, answer.workload),
         "maximum": traffic.maximum_document(one.maximum),
         "launch": {
             "processes": [
@@ -211,14 +214,16 @@ def _pipeline(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def _estimate(estimate: Estimate, gpus: int, missed: tuple[str, ...]) -> dict[str, Any]:
-    unsure = estimate.uncertainty
+def _estimate(ranked: Ranked, workload: Workload) -> dict[str, Any]:
+    estimate, gpus = ranked.estimate, ranked.plan.parallelism.gpus
+    unsure, sure = estimate.uncertainty, chances(estimate, workload)
     return {
         "ttft_s": estimate.ttft,
         "tpot_s": estimate.tpot,
         "output_tokens_per_s": estimate.output_tokens_per_second,
         "output_tokens_per_s_per_gpu": estimate.output_tokens_per_second / gpus,
-        "meets_targets": not missed,
+        "meets_targets": not ranked.missed(workload),
+        "target_chances": {"ttft": sure.get("TTFT"), "tpot": sure.get("TPOT")},
         "serving": traffic.serving_document(estimate.serving),
         "interval_90": {
             "ttft_s": list(unsure.ttft),

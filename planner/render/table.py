@@ -13,6 +13,7 @@ from planner.graph.ranks import rank_lines, rank_map
 from planner.render import facts, scene, show, terminal, text
 from planner.render import workload as traffic
 from planner.render.prose import notes, paragraph, verbatim
+from planner.search.load import chances
 from planner.search.recommendation import Recommendation, Recommended
 from planner.units import Seconds
 
@@ -170,6 +171,8 @@ def _details(one: Recommended, answer: Recommendation) -> Iterable[str]:
     missed = one.ranked.missed(answer.workload)
     if missed:
         yield f"misses the target for {' and '.join(missed)}"
+    if sure := chances(estimate, answer.workload):
+        yield traffic.chances_line(sure)
     yield from one.assumptions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from planner.core.estimate import Estimate, Percentiles, Serving
@@ -59,6 +60,12 @@ def serving_line(serving: Serving, workload: Workload) -> str:
     if serving.within_targets is not None and serving.goodput is not None:
         parts.append(f"{text.percent(serving.within_targets)} within targets, {serving.goodput:.3g} good requests a second")
     return "; ".join(parts)
+
+
+def chances_line(chances: Mapping[str, float]) -> str:
+    """How likely targets are met, in one line."""
+    said = ", ".join(f"{name} {text.percent(chance)}" for name, chance in chances.items())
+    return f"targets met, as far as the error bars say: {said}"
 
 
 def maximum_line(most: Estimate, workload: Workload) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Plan
 from planner.core.workload import Workload
+from planner.cost.latency import chance_within
 from planner.cost.pricer import Pricer
 from planner.cost.replica import service_time
 from planner.units import Seconds
@@ -67,6 +68,20 @@ def missed_targets(estimate: Estimate, workload: Workload) -> tuple[str, ...]:
     if not misses and share is not None and together is not None and share < together / 100:
         return (BOTH,)
     return tuple(misses)
+
+
+def chances(estimate: Estimate, workload: Workload) -> dict[str, float]:
+    """How likely each target is met, by name, as far as the error bars go: those that there are."""
+    unsure, means = estimate.uncertainty, {"TTFT": estimate.ttft, "TPOT": estimate.tpot}
+    bars = {"TTFT": unsure.ttft, "TPOT": unsure.tpot}
+    held, targets = held_to_targets(estimate, workload), (workload.ttft_target, workload.tpot_target)
+    found = {}
+    for (name, time), target in zip(held.items(), targets, strict=True):
+        if target is not None:
+            low, high = bars[name]
+            limit = target * means[name] / time if math.isfinite(time) else 0.0
+            found[name] = chance_within(limit, means[name], low, high) if limit else 0.0
+    return found
 
 
 def maximum(pricer: Pricer, plan: Plan) -> Estimate | None:

@@ -141,10 +141,13 @@ def _cause(winner: Ranked, other: Ranked) -> str:
             else ""
         )
         return f"{words[part]} (+{grown[part] * 1e3:.1f} ms a token){tail}"
+    here, there = round(winner.estimate.serving.in_flight), round(other.estimate.serving.in_flight)
+    if there < here:  # each plan has found its own load
+        return f"{there:,} in flight instead of {here:,}"
     extra = other.estimate.prefill.total - winner.estimate.prefill.total
-    return (
-        f"a prompt takes {extra * 1e3:.0f} ms longer" + (f" over {link}" if link else "") if extra > 0 else "fewer GPUs at work"
-    )
+    if extra >= WORTH_SAYING:
+        return f"a prompt takes {extra * 1e3:.1f} ms longer" + (f" over {link}" if link else "")
+    return "fewer GPUs at work" if other.plan.parallelism.gpus < winner.plan.parallelism.gpus else "many small parts together"
 
 
 def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...]:

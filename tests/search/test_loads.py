@@ -12,7 +12,7 @@ from planner import api
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Parallelism
 from planner.core.workload import Workload
-from planner.search.load import fewest_in_flight, missed_targets
+from planner.search.load import chances, fewest_in_flight, missed_targets
 from planner.search.rank import Ranked
 from planner.search.recommendation import Recommendation
 from planner.units import Seconds
@@ -237,3 +237,33 @@ def test_a_plan_that_is_kept_is_held_to_the_percentile_it_was_chosen_by() -> Non
         problems = " ".join(judge(plan.plan, search).problems)
         assert words in problems
         assert bool(words) is ("target" in problems)
+
+
+def test_targets_say_how_likely_they_are_met() -> None:
+    wanted = replace(FULL, tpot_target=Seconds(0.04), ttft_target=Seconds(30.0))
+    estimate = priced(wanted, LAYOUTS[0])
+    sure = chances(estimate, wanted)
+    assert set(sure) == {"TTFT", "TPOT"}
+    assert sure["TTFT"] > 0.99
+    assert 0.5 <= sure["TPOT"] <= 0.6  # as many in flight as the prediction allows
+    assert chances(estimate, FULL) == {}
+    fewer = priced(replace(wanted, load="concurrency", concurrency=8), LAYOUTS[0])
+    assert chances(fewer, wanted)["TPOT"] > sure["TPOT"]
+    low, high = estimate.uncertainty.tpot
+    for target, share in ((low, 0.05), (high, 0.95)):
+        assert chances(estimate, replace(FULL, tpot_target=Seconds(target)))["TPOT"] == pytest.approx(share)
+
+
+def test_a_percentile_is_less_likely_to_be_met_than_a_mean() -> None:
+    wanted = replace(FULL, load="concurrency", concurrency=64, tpot_target=Seconds(0.03), ttft_target=Seconds(1.0))
+    estimate = priced(wanted, LAYOUTS[0])
+    mean, tail = chances(estimate, wanted), chances(estimate, replace(wanted, percentile=99))
+    assert all(tail[name] < mean[name] for name in mean)
+
+
+def test_plans_that_find_their_own_loads_are_told_apart_by_them() -> None:
+    wanted = replace(FULL, tpot_target=Seconds(0.04), ttft_target=Seconds(0.8))
+    said = api.recommend(api.load_model("llama-3.1-70b"), api.load_topology("dgx-h100"), wanted, top=3)
+    reasons = [reason for plan in said.plans for reason in plan.reasons]
+    assert any("in flight instead of" in reason for reason in reasons)
+    assert not any("takes 0" in reason for reason in reasons)
