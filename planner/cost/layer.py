@@ -166,7 +166,7 @@ class LayerCost:
         if chunks.prefix:
             work = Flop(work - attention.prompt_work(layer.attention, tensor, chunks.prefix))
         groups = self.parallelism.prefill_context
-        work = Flop(chunks.prompts * work / groups)
+        work = Flop(chunks.prompts * work / groups * attention.narrow_heads(attention.prompt_heads(layer.attention)))
         width, length = layer.attention.output_width(tensor), chunks.prefix + each
         return attention.prefill(work, width, -(-chunks.tokens // groups), length, chunks.count, self.gpu, self.prompt_fit)
 

@@ -101,7 +101,7 @@ class KernelRows:
         if phase == "decode":
             form = Attention(heads, row.count("n_kv_heads"), size)
             return attention.decode(form, 1, batch, length, gpu, fit, element), fit.interval
-        work = Flop(batch * attention.causal_attention_work(heads, size, length))
+        work = Flop(batch * attention.causal_attention_work(heads, size, length) * attention.narrow_heads(size))
         return attention.prefill(work, heads * size, batch * length, length, 1, gpu, fit), fit.interval
 
     def _exchange(self, row: TableRow, gpu: GpuSpec) -> Mapping[str, Figure] | str:

@@ -69,3 +69,16 @@ def test_every_layer_of_every_kind_has_a_price(name: str) -> None:
         assert (alone["attention"] > 0) == (layer.attention is not None)
         chunks = cut(8192, 2048)
         assert 0 < whole.riding(layer, chunks, 8) <= sum(whole.prefill(layer, chunks).values())
+
+
+def test_narrow_heads_take_longer_for_as_many_products() -> None:
+    factors = [attention.narrow_heads(size) for size in (32, 64, 80, 96, 128, 160, 256)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[4:] == [1.0, 1.0, 1.0]
+    assert 1 / factors[1] == pytest.approx(473 / 616, abs=0.01)  # FlashAttention-3, H100, causal, 16k
+    wide, narrow = api.load_model("llama-3.1-8b"), api.load_model("gpt-oss-20b")
+    for model, size in ((wide, 128), (narrow, 64)):
+        mixer = model.layers[-1].attention
+        assert mixer is not None
+        assert attention.prompt_heads(mixer) == size
+    assert attention.prompt_heads(LATENT) == 160
