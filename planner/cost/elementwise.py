@@ -12,7 +12,7 @@ from planner.cost.formula import formula
 
 @formula(source="vLLM 0.33, decoder layers as their forward passes launch kernels (model_executor/models, layers/mla.py)")
 def small_kernels(layer: Layer) -> int:
-    """How many of them a forward pass of ``layer`` launches on one rank.
+    """How many small kernels (norms, rotations, the cache, activations, routing) a forward pass of ``layer`` launches on one rank.
 
     >>> plain = Attention(query_heads=32, kv_heads=8, head_size=128)
     >>> small_kernels(Layer(plain, DenseMlp(14336))), small_kernels(Layer(plain, MoeMlp(128, 8, 1536)))

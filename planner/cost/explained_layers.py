@@ -8,6 +8,7 @@ from planner.core.explanation import Quantity, Step, added, part, repeated
 from planner.core.hardware import GpuSpec
 from planner.core.model import Layer, Mixer, MoeMlp, kinds
 from planner.core.quantization import BF16, WeightFormat
+from planner.cost.attention import narrow_heads, prompt_heads
 from planner.cost.elementwise import small_kernels
 from planner.cost.explained_constants import (
     ENGINES,
@@ -137,12 +138,14 @@ class ExplainedLayers(LayerCost):
 
     def _prompt_attention(self, layer: Layer, chunks: Chunks) -> Step:
         time, fit = self._prompt(layer, chunks), self.prompt_fit
+        longer = 1.0 if layer.attention is None else narrow_heads(prompt_heads(layer.attention))
         asked = (
             Quantity("tokens", self.share(chunks.tokens)),
             Quantity("chunks", chunks.count),
             *((Quantity("prompts", chunks.prompts),) if chunks.prompts > 1 else ()),
             *((Quantity("cached before them", chunks.prefix),) if chunks.prefix else ()),
             Quantity("tensor degree", self.parallelism.tensor),
+            *((Quantity("times as long for narrow heads", longer),) if longer != 1 else ()),
             *quantities(layer.attention),
         )
         constants = (attention_constants(self.calibration, fit), data_sheet(self.gpu, "bf16"))
