@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -35,7 +35,7 @@ def calibrate(
     ],
     topology: TopologyReference = None,
     output: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        str | None,
         typer.Option(
             "--output",
             "-o",
@@ -49,11 +49,11 @@ def calibrate(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     operation: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--operation", metavar="OP", help="Which operation a table is of that does not say.", show_default=False),
     ] = None,
     gpus: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--gpus",
             help="Which GPUs the files are of, in the order of their ranks: 0,1. Without it: as they say.",

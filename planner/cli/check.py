@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,7 @@ def check(
         typer.Argument(metavar="PLAN", help="A plan that 'planner recommend … -o FILE' saved; - for stdin.", show_default=False),
     ],
     topology: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        str | None,
         typer.Option(
             "--topology",
             "-t",

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from enum import StrEnum
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -82,7 +82,7 @@ def collective(
     ],
     topology: TopologyReference = None,
     gpus: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        str | None,
         typer.Option("--gpus", help="Which GPUs, in the order of their ranks: 0,1,2,3. Without it: all.", show_default=False),
     ] = None,
     begin: Annotated[str, typer.Option("-b", "--begin", help="The smallest message; K, M and G are powers of 1024.")] = "8",

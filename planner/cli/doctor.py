@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from planner.errors import ExitCode
 @guarded
 def doctor(
     topologies: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+        list[str] | None,
         typer.Argument(
             metavar="[TOPOLOGY]...",
             help="What planner probe takes: captures of one host, a topology YAML (a saved probe), a library name, a short spec; "

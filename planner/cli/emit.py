@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -31,7 +31,7 @@ def emit(
     ] = STDOUT,
     target: TargetOption = "shell",
     engine: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        str | None,
         typer.Option("--engine", help="vllm, sglang, tensorrt-llm or tgi; else the one planned for.", show_default=False),
     ] = None,
     name: Name = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -50,7 +50,7 @@ from planner.errors import BadInput
 @guarded
 def explain(
     model: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        str | None,
         typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False),
     ] = None,
     topology: TopologyReference = None,
@@ -78,7 +78,7 @@ def explain(
     quant: Quant = None,
     gpu: Gpu = None,
     depth: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option("--depth", min=1, max=MOST, help="How many levels of the tree to show.", show_default=False),
     ] = None,
     formulas: Annotated[bool, typer.Option("--formulas", help="List every formula of the cost model instead.")] = False,

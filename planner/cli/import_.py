@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -39,7 +39,7 @@ def import_(
     ],
     topology: TopologyReference = None,
     model: Annotated[
-        Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+        str | None,
         typer.Option(
             "--model",
             help="Which model it is, or where its config.json is, if the name in the launch does not say.",
@@ -55,7 +55,7 @@ def import_(
     quant: Quant = None,
     gpu: Gpu = None,
     output: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--output",
             "-o",

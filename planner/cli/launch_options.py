@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ STDOUT = "-"
 TARGETS = "shell, compose, kubernetes, slurm, ray, systemd, or ranks (the map alone)"
 
 SavePlan = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    str | None,
     typer.Option(
         "--output",
         "-o",
@@ -21,21 +21,21 @@ SavePlan = Annotated[
 ]
 Inline = Annotated[bool, typer.Option("--inline", help="Keep the whole topology in the saved plan, not its name and digest.")]
 EmitInto = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--emit", metavar="DIR", help="Also write the files that start the first plan into DIR.", show_default=False),
 ]
 TargetOption = Annotated[str, typer.Option("--target", help=f"What starts it: {TARGETS}.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
 Ranks = Annotated[bool, typer.Option("--ranks", help="Show which GPU is which rank of the first plan.")]
 Name = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--name", help="What jobs and Kubernetes objects are called; else as the model.", show_default=False),
 ]
 Namespace = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--namespace", help="The Kubernetes namespace.", show_default=False),
 ]
 Image = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--image", help="The container image; else the engine's own of the release planned for.", show_default=False),
 ]

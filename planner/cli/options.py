@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -29,7 +29,7 @@ MODEL_HELP = "A catalogue name (llama-3.1-70b), a hub id, a directory with confi
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 TopologyReference = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    str | None,
     typer.Option(
         "--topology",
         "-t",
@@ -65,7 +65,7 @@ ExpertDegree = Annotated[int, typer.Option("--ep", "--expert-parallel-size", min
 InputTokens = Annotated[int, typer.Option("--input-tokens", min=1, max=MOST, help="Prompt length.")]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", min=1, max=MOST, help="Answer length.")]
 TtftTarget = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--ttft-ms",
         min=0.001,
@@ -75,7 +75,7 @@ TtftTarget = Annotated[
     ),
 ]
 TpotTarget = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--tpot-ms",
         min=0.001,
@@ -87,13 +87,13 @@ TpotTarget = Annotated[
 ObjectiveOption = Annotated[ObjectiveName, typer.Option("--objective", help="What to rank by.")]
 EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang, tensorrt-llm or tgi.")]
 Quant = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--quant", help="Weight format instead of the checkpoint's: bf16, fp8, int8, awq, gptq, nvfp4, mxfp4.", show_default=False
     ),
 ]
 Gpu = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--gpu", help="The GPU model, where the topology does not name it (H100-SXM5-80GB).", show_default=False),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to write the answer.")]

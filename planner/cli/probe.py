@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ MEASURE_SECONDS = 120.0
 @guarded
 def probe(
     files: Annotated[
-        Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+        list[str] | None,
         typer.Argument(
             metavar="[FILE|-]...",
             help="The saved text of 'nvidia-smi topo -m', or several captures of one host (topo -m, topo -p2p, nvlink -s, -q, "
@@ -34,7 +34,7 @@ def probe(
     ] = None,
     gpu: Gpu = None,
     hostfile: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--hostfile",
             metavar="FILE",
@@ -45,7 +45,7 @@ def probe(
     ray: Annotated[bool, typer.Option("--ray", help="Ask every node of the Ray cluster that runs here.")] = False,
     network: NetworkSpec = None,
     timeout: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--timeout", min=0.1, max=MOST_SECONDS, help="Seconds a node has to answer; 60 if not said.", show_default=False
         ),
@@ -59,7 +59,7 @@ def probe(
         ),
     ] = False,
     measure_seconds: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             "--measure-seconds",
             min=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -54,7 +54,7 @@ def show(
         Picture, typer.Option("--format", help="A picture (text, svg, dot), a document, or what 'nvidia-smi topo -m' prints.")
     ] = Picture.text,
     output: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads the annotation at run time
+        Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of standard output.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output file.")] = False,

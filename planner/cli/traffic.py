@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Optional, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -22,7 +22,7 @@ DEFAULT_DRAFT_TOKENS = 3
 MAXIMUM = "max"
 
 InFlight = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation at run time
+    str | None,
     typer.Option(
         "--concurrency",
         metavar=f"N|{MAXIMUM}",
@@ -32,13 +32,13 @@ InFlight = Annotated[
     ),
 ]
 RequestRate = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--request-rate", min=1e-6, max=MOST, help="Requests a second that come by chance, instead.", show_default=False
     ),
 ]
 StaticBatch = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--batch", min=1, max=MOST, help="Requests that start and end together (an offline job), instead.", show_default=False
     ),
@@ -47,7 +47,7 @@ CachedShare = Annotated[
     float, typer.Option("--prefix-hit-rate", min=0, max=0.9999, help="Share of a prompt's tokens found in the prefix cache.")
 ]
 TargetPercentile = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--percentile",
         min=50,
@@ -57,13 +57,13 @@ TargetPercentile = Annotated[
     ),
 ]
 Guessing = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--speculative", metavar="METHOD", help="Guess tokens: mtp, eagle3 (with --draft-model) or ngram.", show_default=False
     ),
 ]
 DraftTokens = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--draft-tokens",
         min=1,
@@ -73,7 +73,7 @@ DraftTokens = Annotated[
     ),
 ]
 Acceptance = Annotated[
-    Optional[float],  # noqa: UP045
+    float | None,
     typer.Option(
         "--acceptance-rate",
         min=0,
@@ -83,7 +83,7 @@ Acceptance = Annotated[
     ),
 ]
 DraftModel = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option("--draft-model", help="The checkpoint that eagle3 guesses with.", show_default=False),
 ]
 
