@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from planner.core.speculation import Speculation
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
+    from planner.cost.calibration import Calibration
     from planner.search.disaggregation import Disaggregation
     from planner.search.rank import Ranked, Search
     from planner.search.recommendation import Recommendation
@@ -37,9 +38,10 @@ def prepare(
     objective: Objective,
     release: str = "",
     memory: float = 0.0,
+    constants: Calibration | None = None,
 ) -> tuple[Engine, Search, Topology, tuple[str, ...]]:
     """The engine, a search over what it can run (in an older ``release`` where one is named, with that share of the ``memory`` at
-    least), the topology with its bandwidths, and what to warn of.
+    least, with ``constants`` instead of those that ship), the topology with its bandwidths, and what to warn of.
 
     Raises ``BadInput`` for an unknown engine or GPU.
     """
@@ -53,7 +55,7 @@ def prepare(
     equipped, specs = equip_with_rates(topology)
     model = _in_half(model, specs.values())
     traits = chosen.traits.at(release).given(memory) if memory else chosen.traits.at(release)
-    pricer = Pricer(equipped, specs, model, workload, traits, load_calibration())
+    pricer = Pricer(equipped, specs, model, workload, traits, constants or load_calibration())
     return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
     from planner.cost.accuracy import Validation
+    from planner.cost.calibration import Calibration
     from planner.cost.formula import Formula
     from planner.deploy.target import Job, Output
     from planner.graph.difference import Change
@@ -279,11 +280,13 @@ def priced(
     engine: str,
     release: str = "",
     memory: float = 0.0,
+    constants: Calibration | None = None,
 ) -> Ranked | Infeasible:
     """One configuration, placed as well as can be, and what it costs; without launches and reasons. ``release`` is of the engine
-    where it is not the newest, ``memory`` the share of a GPU's that it is given where that is more than it takes by itself.
+    where it is not the newest, ``memory`` the share of a GPU's that it is given where that is more than it takes by itself,
+    ``constants`` what it is priced with instead of what ships.
     """
-    return prepare(model, topology, workload, engine, "throughput", release, memory)[1].one(parallelism)
+    return prepare(model, topology, workload, engine, "throughput", release, memory, constants)[1].one(parallelism)
 
 
 def calibrate(

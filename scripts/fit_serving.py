@@ -15,7 +15,8 @@ uncertainty measured over predicted, each model left out of the fit: from the 10
             lowest 5 % to the 90th percentile of their highest 5 %; of static batches and maximum throughputs, on which nothing
             is fitted, with the constants that ship: run the script twice where they change. Of GPUs of other vendors also how
             many times as long they took, the median of the groups' medians.
-With --leave-one-out it says instead how far off predictions are with the graded model, or GPU, left out.
+With --leave-one-out it says instead how far off predictions are with the graded model, or GPU, left out of what is fitted here; and
+with the GPU left out of kernels and measured all-reduces as well ("gpu, all").
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from residuals import grade_or_write
+from unseen_gpu import without
 
 from planner import api
 from planner.core.feed_forward import MoeMlp
@@ -104,13 +107,24 @@ class Measured:
 
     runs: Sequence[Run]
     rates: Sequence[Rate]
+    folder: Path
 
 
 def read(folder: Path) -> Measured:
     """The rows whose model, machine and engine are known."""
     table = parse_table((folder / "serving.csv").read_text("utf-8"), "serving.csv")
     library = Library(api.load_model, api.priced)
-    return Measured(closed_loops(table, library), other_loads(table, library))
+    return Measured(closed_loops(table, library), other_loads(table, library), folder)
+
+
+def never_seen(data: Measured) -> list[Answer]:
+    """Runs on every GPU, predicted with constants that it is in nowhere: neither what engines add nor kernels nor all-reduces."""
+    table = parse_table((data.folder / "serving.csv").read_text("utf-8"), "serving.csv")
+    found: list[Answer] = []
+    for gpu in sorted({one.gpu for one in data.runs}):
+        runs = closed_loops(table, Library(api.load_model, partial(api.priced, constants=without(data.folder, gpu))))
+        found += answered(runs, "gpu", gpu)
+    return found
 
 
 def other_loads(table: Table, library: Library) -> list[Rate]:
@@ -251,9 +265,11 @@ def sequence_of(runs: Sequence[Run]) -> float:
     """Seconds a sequence, of all engines together: apart, they are too few models to tell it from the rest."""
     timed = [one for one in runs if one.tpot > 0]
     start = (1e-6, 5e-4, 5e-6, 0.1)
-    return descend(lambda tried: off((tpot_of(one, (tried[0], tried[1], tried[2], tried[3])), one.tpot) for one in timed), start)[
-        2
-    ]
+
+    def error(tried: Sequence[float]) -> float:
+        return off((tpot_of(one, (tried[0], tried[1], tried[2], tried[3])), one.tpot) for one in timed)
+
+    return descend(error, start)[2]
 
 
 def overhead_of(runs: Sequence[Run], sequence: float) -> Overhead:
@@ -302,29 +318,31 @@ class Answer:
 
 
 def left_out(runs: Sequence[Run], by: str) -> list[Answer]:
-    found = []
-    for name in sorted({getattr(one, by) for one in runs}):
-        rest = [one for one in runs if getattr(one, by) != name]
-        constants = fitted(rest)
-        every = overhead_of(rest, sequence_of(rest))
-        everyones = ttft_fit(rest, every)
-        for one in (one for one in runs if getattr(one, by) == name):
-            overhead = constants.overheads.get(one.engine, every)
-            first = constants.ttft.get(one.answering) or constants.ttft.get(one.engine) or everyones
-            found.append(Answer(one, tpot_of(one, overhead), ttft_of(one, overhead, first)))
-    return found
+    return [found for name in sorted({getattr(one, by) for one in runs}) for found in answered(runs, by, name)]
+
+
+def answered(runs: Sequence[Run], by: str, name: str) -> Iterator[Answer]:
+    """The runs of one model or GPU, with constants fitted on all others."""
+    rest = [one for one in runs if getattr(one, by) != name]
+    constants = fitted(rest)
+    every = overhead_of(rest, sequence_of(rest))
+    everyones = ttft_fit(rest, every)
+    for one in (one for one in runs if getattr(one, by) == name):
+        overhead = constants.overheads.get(one.engine, every)
+        first = constants.ttft.get(one.answering) or constants.ttft.get(one.engine) or everyones
+        yield Answer(one, tpot_of(one, overhead), ttft_of(one, overhead, first))
 
 
 def report(data: Measured) -> None:
     runs = data.runs
     print(f"{'left out':<8} | figure | group | runs | mean | median | bias")
-    for by in ("model", "gpu"):
-        answers = left_out(runs, by)
+    asked = {"model": left_out(runs, "model"), "gpu": left_out(runs, "gpu"), "gpu, all": never_seen(data)}
+    for by, answers in asked.items():
         groups: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
         for one in answers:
             kind = "moe" if one.run.experts else "dense"
             if one.run.tpot > 0:
-                for name in (kind, f"{kind} {getattr(one.run, by)} {one.run.engine}"):
+                for name in (kind, f"{kind} {one.run.model if by == 'model' else one.run.gpu} {one.run.engine}"):
                     groups["tpot", name].append((one.tpot, one.run.tpot))
             if one.run.ttft > 0 and one.run.fits:
                 load = "up to 8 in flight" if one.run.requests <= 8 else "more than 8"
