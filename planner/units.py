@@ -18,8 +18,9 @@ Seconds = NewType("Seconds", float)
 BytesPerSecond = NewType("BytesPerSecond", float)
 Flop = NewType("Flop", float)
 FlopPerSecond = NewType("FlopPerSecond", float)
+Hertz = NewType("Hertz", float)
 
-Dimension = Literal["size", "time", "bandwidth", "compute"]
+Dimension = Literal["size", "time", "bandwidth", "compute", "clock"]
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -35,6 +36,7 @@ UNITS: dict[Dimension, dict[str, float]] = {
         **{f"{prefix}FLOP/s": factor for prefix, factor in _DECIMAL.items()},
         **{f"{prefix}OP/s": factor for prefix, factor in _DECIMAL.items()},
     },
+    "clock": {f"{prefix}Hz": factor for prefix, factor in _DECIMAL.items()},
 }
 
 EXAMPLES: dict[Dimension, str] = {
@@ -42,6 +44,7 @@ EXAMPLES: dict[Dimension, str] = {
     "time": "2 us",
     "bandwidth": "450 GB/s",
     "compute": "989 TFLOP/s",
+    "clock": "1.98 GHz",
 }
 
 _QUANTITY = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*(?P<unit>[A-Za-zµ/]*)")
@@ -97,6 +100,11 @@ def parse_bandwidth(value: object, *, path: str = "") -> BytesPerSecond:
 def parse_compute(value: object, *, path: str = "") -> FlopPerSecond:
     """A rate of arithmetic in FLOP per second, dense; see :func:`parse_quantity`."""
     return FlopPerSecond(parse_quantity(value, "compute", path=path))
+
+
+def parse_clock(value: object, *, path: str = "") -> Hertz:
+    """A clock rate in Hz; see :func:`parse_quantity`."""
+    return Hertz(parse_quantity(value, "clock", path=path))
 
 
 def write_quantity(value: float, dimension: Literal["size", "bandwidth"]) -> str:

@@ -54,9 +54,9 @@ class Form:
 def product(parameters: Parameters, features: Sequence[float]) -> float:
     """The smooth roofline of a matrix product; ``fill`` in GFLOP, ``more`` launches in TensorRT-LLM."""
     launch, memory, compute, sharpness, loop, traffic, fill, more = parameters
-    moved, work, inputs, passed, rate, own = features
+    moved, work, inputs, passed, rate, own, cycle = features
     busy = smooth(moved / memory, (work + fill * 1e9 / rate) / compute, sharpness)
-    return launch + own * more + loop * inputs + traffic * passed + busy
+    return cycle * (launch + own * more + loop * inputs) + traffic * passed + busy
 
 
 def product_entries(parameters: Parameters) -> dict[str, Fields]:
@@ -77,7 +77,8 @@ def products(name: str, *, apart: bool = False) -> Form:
 def grouped(parameters: Parameters, features: Sequence[float]) -> float:
     """The same of experts: beside it what routed tokens take to go in and out of memory."""
     launch, memory, compute, sharpness, traffic = parameters
-    return launch + traffic * features[2] + smooth(features[0] / memory, features[1] / compute, sharpness)
+    moved, work, routed, cycle = features
+    return cycle * launch + traffic * routed + smooth(moved / memory, work / compute, sharpness)
 
 
 EXPERTS = Form(
@@ -92,8 +93,8 @@ EXPERTS = Form(
 def one_token(parameters: Parameters, features: Sequence[float]) -> float:
     """A launch, every position of the context, the bytes of the cache."""
     launch, efficiency, context, narrow, more = parameters
-    moved, seen, eight, own = features
-    return launch + own * more + context * seen + moved / (narrow if eight else efficiency)
+    moved, seen, eight, own, cycle = features
+    return cycle * (launch + own * more + context * seen) + moved / (narrow if eight else efficiency)
 
 
 def one_token_entries(parameters: Parameters) -> dict[str, Fields]:
@@ -109,20 +110,20 @@ DECODE = Form(one_token, [1e-5, 0.85, 1.5e-10, 0.8, 5e-6], [1e-3, 0.97, 1e-6, 0.
 
 
 def prompt(parameters: Parameters, features: Sequence[float]) -> float:
-    """A launch, every element of the queries, causal arithmetic; all of it slower in TensorRT-LLM, and from an 8-bit cache."""
-    launch, efficiency, elements, short, steepness, own, narrow, products = parameters
-    work, millions, length, owned, in_eight, from_eight = features
+    """A launch, every element of the queries, causal arithmetic, the last tile; all slower in TensorRT-LLM, and from an 8-bit cache."""
+    launch, efficiency, elements, short, steepness, own, narrow, products, last = parameters
+    work, millions, length, owned, in_eight, from_eight, tile, cycle = features
     factor = (own if owned else 1.0) * (narrow if from_eight else 1.0)
     rate = products if in_eight else efficiency
-    return factor * (launch + elements * millions + work / rate * short_prompts(length, short, steepness))
+    return factor * (cycle * launch + elements * millions + last * tile + work / rate * short_prompts(length, short, steepness))
 
 
 def prompt_entries(parameters: Parameters) -> dict[str, Fields]:
-    launch, efficiency, elements, short, steepness, own, narrow, products = parameters
+    launch, efficiency, elements, short, steepness, own, narrow, products, last = parameters
 
     def slower(factor: float, rate: float) -> Fields:
         found = {"launch": launch * factor, "efficiency": rate / factor, "elements": elements * factor}
-        return {**found, "short": short, "steepness": steepness}
+        return {**found, "short": short, "steepness": steepness, "last": last * factor}
 
     in_eight = slower(own, products)
     return {
@@ -136,8 +137,8 @@ def prompt_entries(parameters: Parameters) -> dict[str, Fields]:
 
 PREFILL = Form(
     prompt,
-    [1.3e-5, 0.65, 1.8e-6, 4000.0, 0.3, 1.25, 1.1, 0.85],
-    [1e-3, 0.97, 1e-3, 1e5, 3.0, 3.0, 3.0, 2.0],
+    [1.3e-5, 0.65, 1.8e-6, 4000.0, 0.3, 1.25, 1.1, 0.85, 1.0],
+    [1e-3, 0.97, 1e-3, 1e5, 3.0, 3.0, 3.0, 2.0, 9.0],
     prompt_entries,
 )
 

@@ -66,7 +66,7 @@ class Run:
     """A closed loop: what was measured in s (0 where it was not), and the parts of the prediction without any overhead.
 
     ``riding`` is what one prompt adds to the steps of others, ``prompts`` how many do so to one token; those of ``apart`` have
-    steps of their own.
+    steps of their own. ``small_kernels`` is how many are launched, at the reference clock.
     """
 
     engine: str
@@ -75,7 +75,7 @@ class Run:
     gpu: str
     latent: bool
     experts: bool
-    small_kernels: int
+    small_kernels: float
     requests: float
     running: int
     fits: bool
@@ -185,7 +185,8 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
     model = library.model(row.word("model"), row.word("quant"))
     assert not isinstance(model, str)
     routed = [(layer, count) for layer, count in kinds(model.layers) if isinstance(layer.mlp, MoeMlp)]
-    launched = sum(count * small_kernels(layer) for layer, count in routed)
+    gpu = row.word("topology").split("x", 1)[1].split(":")[0]
+    launched = load_gpu(gpu).cycle * sum(count * small_kernels(layer) for layer, count in routed)
     now = load_calibration().overheads[engine]
     each = row.count("load") / degrees_of(row).data
     requests = min(math.ceil(each), found.max_concurrency)
@@ -196,7 +197,7 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
         answering=engines()[engine].traits.at(release_of(row.word("engine"))).first_token,
         latent=model.latent,
         model=named(row),
-        gpu=row.word("topology").split("x", 1)[1].split(":")[0],
+        gpu=gpu,
         experts=bool(routed),
         small_kernels=launched,
         requests=min(each, found.max_concurrency),

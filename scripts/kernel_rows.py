@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from planner.core.hardware import GpuSpec
 from planner.core.quantization import FORMATS, W8A16, integers
-from planner.cost.attention import causal_attention_work, kv_bytes_per_token
+from planner.cost.attention import causal_attention_work, kv_bytes_per_token, last_tile_work
 from planner.cost.exchanges import exchange_name, exchange_rate, exchanged_bytes
 from planner.cost.gemm import ACTIVATION_BYTES, gemm_bytes, gemm_work
 from planner.cost.moe import distinct_experts, expert_imbalance, routed_bytes
@@ -78,7 +78,9 @@ def numbers(row: dict[str, str], *names: str) -> list[int]:
 
 
 def gemm_rows(folder: Path, name: str, *, apart: bool = False) -> list[Row]:
-    """Memory, arithmetic, inputs of one row, bytes of all inputs, rate, and whether in TensorRT-LLM if engines are told ``apart``."""
+    """Memory, arithmetic, inputs of one row, bytes of all inputs, rate, and whether in TensorRT-LLM if engines are told ``apart``;
+    a clock cycle.
+    """
     rows: list[Row] = []
     for row in read(folder / "gemm.csv"):
         stack = stack_of(row)
@@ -89,7 +91,7 @@ def gemm_rows(folder: Path, name: str, *, apart: bool = False) -> list[Row]:
         memory, rate = gpu.memory_bandwidth, gpu.rate(weights.math)
         moved, work = gemm_bytes(m, n, k, weights.bytes_per_weight), gemm_work(m, n, k)
         own = apart and stack == "tensorrt-llm"
-        features = moved / memory, work / rate, k, ACTIVATION_BYTES * m * k / memory, rate, float(own)
+        features = moved / memory, work / rate, k, ACTIVATION_BYTES * m * k / memory, rate, float(own), gpu.cycle
         rows.append(Row(row["system"], f"@{stack}" if apart else "", float(row["time_us"]) * 1e-6, features))
     return rows
 
@@ -100,7 +102,7 @@ def family(gpu: GpuSpec) -> str:
 
 
 def decode_rows(folder: Path) -> list[Row]:
-    """Memory, context, and whether the cache is in 8 bits, and in SGLang."""
+    """Memory, context, and whether the cache is in 8 bits, and in SGLang; a clock cycle."""
     rows: list[Row] = []
     for row in attention_table(folder, "decode"):
         gpu, eight = load_gpu(row["gpu"]), row["kv_dtype"] == "fp8"
@@ -109,13 +111,15 @@ def decode_rows(folder: Path) -> list[Row]:
         own = eight and stack_of(row) == "sglang"
         entry = family(gpu) if family(gpu) == "@blackwell" else ""
         entry += "@sglang@8-bit" if own else "@8-bit" if eight else ""
-        features = moved / gpu.memory_bandwidth, seq, float(eight), float(own)
+        features = moved / gpu.memory_bandwidth, seq, float(eight), float(own), gpu.cycle
         rows.append(Row(row["system"], entry, float(row["time_us"]) * 1e-6, features))
     return rows
 
 
 def prefill_rows(folder: Path) -> list[Row]:
-    """Arithmetic, millions of elements, length, whether in TensorRT-LLM, whether products are in 8 bits, or only the cache is."""
+    """Arithmetic, millions of elements, length, whether in TensorRT-LLM, whether products are in 8 bits, or only the cache is; the last
+    tile on one multiprocessor, a clock cycle.
+    """
     rows: list[Row] = []
     for row in attention_table(folder, "prefill"):
         gpu, eight, own = load_gpu(row["gpu"]), row["kv_dtype"] == "fp8", stack_of(row) == "tensorrt-llm"
@@ -123,7 +127,9 @@ def prefill_rows(folder: Path) -> list[Row]:
         products = eight and own and family(gpu) != ""
         entry = f"{family(gpu)}@tensorrt-llm@8-bit" if products else "@tensorrt-llm" if own else "@8-bit" if eight else ""
         work = batch * causal_attention_work(heads, size, seq) / gpu.half_precision
-        features = work, batch * seq * heads * size * 1e-6, seq, float(own), float(products), float(eight and not own)
+        kinds = float(own), float(products), float(eight and not own)
+        last = last_tile_work(size, seq) / gpu.one_multiprocessor
+        features = work, batch * seq * heads * size * 1e-6, seq, *kinds, last, gpu.cycle
         rows.append(Row(row["system"], entry, float(row["time_us"]) * 1e-6, features))
     return rows
 
@@ -133,7 +139,7 @@ def attention_table(folder: Path, phase: str) -> list[dict[str, str]]:
 
 
 def moe_rows(folder: Path, name: str) -> list[Row]:
-    """Memory, arithmetic, and the bytes of routed tokens over the memory's rate."""
+    """Memory, arithmetic, and the bytes of routed tokens over the memory's rate; a clock cycle."""
     rows: list[Row] = []
     weight_format, _, generation = name.partition("@")
     for row in read(folder / "moe.csv"):
@@ -153,6 +159,7 @@ def moe_rows(folder: Path, name: str) -> list[Row]:
             visited / ep * weights * FORMATS[weight_format].bytes_per_weight / gpu.memory_bandwidth,
             2 * tokens * top_k / ep * uneven * weights / gpu.rate(FORMATS[weight_format].math),
             routed_bytes(tokens, top_k, hidden) / gpu.memory_bandwidth,
+            gpu.cycle,
         )
         rows.append(Row(row["system"], "", float(row["time_us"]) * 1e-6, features))
     return rows

@@ -23,6 +23,8 @@ from planner.units import Dimension, parse_bandwidth, parse_quantity, parse_size
         ("2 µs", "time", 2e-6),
         ("989.4 TFLOP/s", "compute", 989.4e12),
         ("1978.9 TOP/s", "compute", 1978.9e12),
+        ("1.98 GHz", "clock", 1.98e9),
+        ("1410 MHz", "clock", 1.41e9),
         ("1e3 B", "size", 1000.0),
     ],
 )

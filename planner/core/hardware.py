@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.units import Bytes, BytesPerSecond, FlopPerSecond
+from planner.units import Bytes, BytesPerSecond, FlopPerSecond, Hertz
 
 Fabric = Literal["nvswitch", "nvlink-hybrid", "xgmi-mesh", "pcie"]
+
+REFERENCE_CLOCK = Hertz(1.98e9)
+"""That of an H100 SXM5: what does not depend on size is calibrated at it, and GPUs whose clock nobody knows are taken to have it."""
+_TYPICAL_MULTIPROCESSORS = 132
+"""An H100's: for GPUs of which nobody knows how many they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class GpuSpec:
 
     ``compute`` is by dtype: ``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``; what the hardware lacks is absent.
     ``c2c_bandwidth`` is of the NVLink-C2C to a Grace CPU, where there is one.
-    ``compute_capability`` is CUDA's ``(major, minor)``, ``None`` for other vendors.
+    ``compute_capability`` is CUDA's ``(major, minor)``, ``None`` for other vendors. ``multiprocessors`` (SMs, CUs, Xe cores) have
+    ``compute`` together; ``clock`` is the highest they run at.
     """
 
     name: str
@@ -51,11 +57,23 @@ class GpuSpec:
     pcie_peer_to_peer: bool
     fabric: Fabric
     c2c_bandwidth: BytesPerSecond | None = None
+    multiprocessors: int | None = None
+    clock: Hertz | None = None
 
     @property
     def half_precision(self) -> FlopPerSecond:
         """Dense 16-bit tensor throughput: bf16, or fp16 where there is no bf16."""
         return self.compute.get("bf16") or self.compute["fp16"]
+
+    @property
+    def cycle(self) -> float:
+        """A clock cycle, in cycles of the GPU that launches are calibrated at: starting a kernel takes as many everywhere."""
+        return REFERENCE_CLOCK / self.clock if self.clock else 1.0
+
+    @property
+    def one_multiprocessor(self) -> FlopPerSecond:
+        """What one multiprocessor alone has of ``half_precision``."""
+        return FlopPerSecond(self.half_precision / (self.multiprocessors or _TYPICAL_MULTIPROCESSORS))
 
     def rate(self, dtype: str) -> FlopPerSecond:
         """Dense throughput for matrix products in ``dtype``; in 16 bit where the hardware has no such units."""

@@ -152,6 +152,14 @@ _TIMED_HEADS, _SOFTMAX = 128, 56
 """Size of the heads that kernels were timed with, and of those whose products take as long as their softmax."""
 
 
+def last_work(mixer: Mixer, seen: float) -> Flop:
+    """FLOP of the last tile of a call, the last query of which has ``seen`` positions before it."""
+    if isinstance(mixer, LinearAttention):
+        return Flop(0)
+    most = mixer.window if isinstance(mixer, Attention) else mixer.indexer.top if mixer.indexer is not None else None
+    return last_tile_work(prompt_heads(mixer), seen if most is None else min(seen, most))
+
+
 def prompt_heads(mixer: Mixer) -> float:
     """Size of the heads of a prompt's attention: the mean of keys and values."""
     if isinstance(mixer, LinearAttention):
@@ -162,16 +170,34 @@ def prompt_heads(mixer: Mixer) -> float:
 
 
 @formula(
-    source="causal FLOP, every element of the queries, a launch; fitted on kernel tables (data/calibration/kernels.yaml)",
+    source="FlashAttention (Dao et al. 2022): one multiprocessor takes a tile of 128 queries past all keys that its last one sees"
+)
+def last_tile_work(head_size: float, seen: float) -> Flop:
+    """FLOP of the tile that a call ends with, whose last query sees ``seen`` positions.
+
+    >>> last_tile_work(128, 8192) / 1e6
+    536.870912
+    """
+    return Flop(4 * _TILE * head_size * seen)
+
+
+_TILE = 128
+
+
+@formula(
+    source="causal FLOP, the last tile on one multiprocessor, every element of the queries, a launch; fitted on kernel tables "
+    "(data/calibration/kernels.yaml)",
     name="prompt_attention",
 )
-def prefill(work: Flop, width: float, tokens: int, length: int, chunks: int, gpu: GpuSpec, fit: AttentionFit) -> Seconds:
-    """Attention of ``work`` FLOP in ``chunks`` calls, for ``tokens`` positions whose queries have ``width`` elements, in prompts of
-    ``length`` tokens.
+def prefill(
+    work: Flop, last: Flop, width: float, tokens: int, length: int, chunks: int, gpu: GpuSpec, fit: AttentionFit
+) -> Seconds:
+    """Attention of ``work`` FLOP in ``chunks`` calls that end with tiles of ``last`` FLOP in all, for ``tokens`` positions whose queries
+    have ``width`` elements, in prompts of ``length`` tokens.
     """
     longer = short_prompts(length, fit.short, fit.steepness)
-    passed = width * tokens * 1e-6 * fit.elements
-    return Seconds(chunks * fit.launch + passed + work * longer / (gpu.half_precision * fit.efficiency))
+    passed = width * tokens * 1e-6 * fit.elements + last * fit.last / gpu.one_multiprocessor
+    return Seconds(chunks * gpu.cycle * fit.launch + passed + work * longer / (gpu.half_precision * fit.efficiency))
 
 
 @formula(
@@ -195,18 +221,18 @@ def decode(
     ``arithmetic`` is the fit of prompts: products as dense as theirs bound latent attention with many heads. An indexer reads all
     of its keys and leaves ``top`` tokens to read.
     """
-    rate = gpu.memory_bandwidth * fit.efficiency
+    rate, launch, step = gpu.memory_bandwidth * fit.efficiency, gpu.cycle * fit.launch, gpu.cycle * fit.context
     if isinstance(mixer, LinearAttention):
-        return Seconds(2 * sequences * mixer.state_bytes(tensor) / rate + fit.launch)
+        return Seconds(2 * sequences * mixer.state_bytes(tensor) / rate + launch)
     seen = min(context, mixer.window) if mixer.window is not None else context
     if isinstance(mixer, Attention):
-        return Seconds(sequences * seen * cache_bytes(mixer, tensor, element_bytes) / rate + seen * fit.context + fit.launch)
+        return Seconds(sequences * seen * cache_bytes(mixer, tensor, element_bytes) / rate + seen * step + launch)
     scoring = 0.0
     if mixer.indexer is not None:
-        scoring = sequences * context * mixer.index_bytes / rate + context * fit.context + fit.launch
+        scoring = sequences * context * mixer.index_bytes / rate + context * step + launch
         seen = min(context, mixer.indexer.top)
     heads = mixer.query_heads // tensor
     read = sequences * seen * (cache_bytes(mixer, tensor, element_bytes) - mixer.index_bytes) / rate
     work = sequences * verified * latent_decode_work(heads, mixer.latent_size, mixer.rope_size, seen)
     arithmetic_time = work / (gpu.half_precision * (arithmetic or fit).efficiency)
-    return Seconds(max(read, arithmetic_time) + seen * fit.context + scoring + fit.launch)
+    return Seconds(max(read, arithmetic_time) + seen * step + scoring + launch)

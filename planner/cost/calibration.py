@@ -38,7 +38,8 @@ class AttentionFit:
     """Work over ``efficiency``, plus ``launch``; work is KV bytes (decode) or causal FLOP (prefill) at the data sheet's rate.
 
     Decode adds ``context`` for every position that a sequence sees. Prefill adds ``elements`` for every million elements of the
-    queries, and its arithmetic takes (1 + ``short`` / tokens) to the power of ``steepness`` as long.
+    queries, its arithmetic takes (1 + ``short`` / tokens) to the power of ``steepness`` as long, and the last tile ``last`` of its
+    time on one multiprocessor. What does not depend on size (``launch``, ``context``) is at the clock of an H100.
     """
 
     launch: Seconds
@@ -48,6 +49,7 @@ class AttentionFit:
     elements: Seconds = NOTHING
     short: float = 0.0
     steepness: float = 0.0
+    last: float = 0.0
     interval: tuple[float, float] = (0.5, 2.0)
 
 

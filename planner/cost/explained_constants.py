@@ -18,10 +18,11 @@ COLLECTIVES = "data/calibration/collectives.yaml"
 _LEFT_OUT = "nine of ten measured kernels of machines left out of the fit"
 _IN_SECONDS = frozenset(
     {
-        *("launch", "loop", "context", "elements", "small_kernel", "step", "base", "floor", "second_barrier"),
+        *("launch", "loop", "context", "elements", "small_kernel", "step", "sequence", "base", "floor", "second_barrier"),
         *("nvlink", "pcie", "staged", "network"),
     }
 )
+_IN_FLOP = frozenset({"fill"})
 _MEANT_FOR_BARS = frozenset({"error", "interval"})
 
 
@@ -33,7 +34,8 @@ def quantities(record: Any, *leave_out: str) -> tuple[Quantity, ...]:
         counts = isinstance(value, int | float) and not isinstance(value, bool) and not math.isinf(value)
         if field.name in leave_out or not counts or not value:
             continue
-        found.append(Quantity(field.name, float(value), "s" if field.name in _IN_SECONDS else ""))
+        unit = "s" if field.name in _IN_SECONDS else "FLOP" if field.name in _IN_FLOP else ""
+        found.append(Quantity(field.name, float(value), unit))
     return tuple(found)
 
 
@@ -67,8 +69,12 @@ def attention_constants(calibration: Calibration, fit: AttentionFit) -> Constant
 
 def data_sheet(gpu: GpuSpec, dtype: str) -> Constants:
     """What a kernel asks of a GPU's data sheet."""
-    rate = Quantity(f"{dtype} rate", gpu.rate(dtype), "FLOP/s")
-    return Constants(gpu.name, "data sheet (data/gpus)", (Quantity("memory bandwidth", gpu.memory_bandwidth, "B/s"), rate))
+    found = [Quantity("memory bandwidth", gpu.memory_bandwidth, "B/s"), Quantity(f"{dtype} rate", gpu.rate(dtype), "FLOP/s")]
+    if gpu.multiprocessors is not None:
+        found.append(Quantity("multiprocessors", gpu.multiprocessors))
+    if gpu.clock is not None:
+        found.append(Quantity("clock", gpu.clock, "Hz"))
+    return Constants(gpu.name, "data sheet (data/gpus)", tuple(found))
 
 
 def kernel_bar(value: float, fit: KernelFit | AttentionFit) -> Bar:

@@ -142,6 +142,7 @@ class ExplainedLayers(LayerCost):
         asked = (
             Quantity("tokens", self.share(chunks.tokens)),
             Quantity("chunks", chunks.count),
+            Quantity("seen by the last of a chunk", chunks.seen, "tokens"),
             *((Quantity("prompts", chunks.prompts),) if chunks.prompts > 1 else ()),
             *((Quantity("cached before them", chunks.prefix),) if chunks.prefix else ()),
             Quantity("tensor degree", self.parallelism.tensor),

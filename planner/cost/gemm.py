@@ -73,7 +73,8 @@ def gemm(m: float, n: float, k: float, weights: WeightFormat, gpu: GpuSpec, fit:
     if m <= 0 or n <= 0 or k <= 0:
         return Seconds(0.0)
     moved, work = gemm_bytes(m, n, k, weights.bytes_per_weight), Flop(gemm_work(m, n, k) + fit.fill)
-    launch = Seconds(fit.launch + k * fit.loop + fit.traffic * ACTIVATION_BYTES * m * k / gpu.memory_bandwidth)
+    started = gpu.cycle * (fit.launch + k * fit.loop)
+    launch = Seconds(started + fit.traffic * ACTIVATION_BYTES * m * k / gpu.memory_bandwidth)
     rate = gpu.rate(weights.math)
     return roofline(moved, work, gpu.memory_bandwidth, rate, fit.memory, fit.compute, launch, fit.sharpness)
 

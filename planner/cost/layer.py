@@ -40,6 +40,12 @@ class Chunks:
         return self.whole + (self.rest > 0)
 
     @property
+    def seen(self) -> float:
+        """How many positions the last token of a chunk sees, on average."""
+        each, parts = self.tokens / self.prompts, max(1.0, self.count / self.prompts)
+        return self.prefix + each * (1 + 1 / parts) / 2
+
+    @property
     def parts(self) -> tuple[tuple[int, int], ...]:
         """(tokens, how many chunks of that size)."""
         return tuple((tokens, times) for tokens, times in ((self.size, self.whole), (self.rest, 1)) if tokens and times)
@@ -155,7 +161,9 @@ class LayerCost:
 
     def _elementwise(self, layer: Layer) -> Seconds:
         """The small kernels of a layer with experts."""
-        return Seconds(small_kernels(layer) * self.overhead.small_kernel if isinstance(layer.mlp, MoeMlp) else 0.0)
+        if not isinstance(layer.mlp, MoeMlp):
+            return Seconds(0.0)
+        return Seconds(small_kernels(layer) * self.gpu.cycle * self.overhead.small_kernel)
 
     def _prompt(self, layer: Layer, chunks: Chunks) -> Seconds:
         """Attention of a whole prompt."""
@@ -166,9 +174,11 @@ class LayerCost:
         if chunks.prefix:
             work = Flop(work - attention.prompt_work(layer.attention, tensor, chunks.prefix))
         groups = self.parallelism.prefill_context
-        work = Flop(chunks.prompts * work / groups * attention.narrow_heads(attention.prompt_heads(layer.attention)))
-        width, length = layer.attention.output_width(tensor), chunks.prefix + each
-        return attention.prefill(work, width, -(-chunks.tokens // groups), length, chunks.count, self.gpu, self.prompt_fit)
+        longer = attention.narrow_heads(attention.prompt_heads(layer.attention))
+        work = Flop(chunks.prompts * work / groups * longer)
+        last = Flop(chunks.count * attention.last_work(layer.attention, chunks.seen) * longer)
+        width, tokens, length = layer.attention.output_width(tensor), -(-chunks.tokens // groups), chunks.prefix + each
+        return attention.prefill(work, last, width, tokens, length, chunks.count, self.gpu, self.prompt_fit)
 
     def shared_out(self, context: int) -> tuple[int, int]:
         """Over how many ranks heads are split, and how much of ``context`` one holds: ranks that share out the cache by tokens

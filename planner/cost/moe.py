@@ -100,6 +100,6 @@ def experts_time(
     moved = Bytes(visited(mlp, tokens, routing) / expert_ranks * share * weights.bytes_per_weight)
     work = Flop(2 * tokens * mlp.experts_per_token / expert_ranks * uneven * share)
     routed = routed_bytes(tokens, mlp.experts_per_token, mlp.width(hidden_size))
-    launch = Seconds(fit.launch + fit.traffic * routed / gpu.memory_bandwidth)
+    launch = Seconds(gpu.cycle * fit.launch + fit.traffic * routed / gpu.memory_bandwidth)
     rate = gpu.rate(weights.math)
     return roofline(moved, work, gpu.memory_bandwidth, rate, fit.memory, fit.compute, launch, fit.sharpness)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError
 
 from planner.errors import BadInput
-from planner.units import parse_bandwidth, parse_compute, parse_size, parse_time
+from planner.units import parse_bandwidth, parse_clock, parse_compute, parse_size, parse_time
 
 SCHEMA_VERSION = 1
 
@@ -35,6 +35,7 @@ Size = Annotated[float, _quantity(parse_size)]
 Time = Annotated[float, _quantity(parse_time)]
 Bandwidth = Annotated[float, _quantity(parse_bandwidth)]
 Compute = Annotated[float, _quantity(parse_compute)]
+Clock = Annotated[float, _quantity(parse_clock)]
 
 Model = TypeVar("Model", bound=Document)
 

@@ -59,6 +59,7 @@ class Straight(Document):
     elements: Time = 0.0
     short: float = Field(default=0.0, ge=0)
     steepness: float = Field(default=0.0, ge=0)
+    last: float = Field(default=0.0, ge=0)
     rows: int
     systems: int
     left_out_error: float | None
@@ -353,6 +354,7 @@ def _straight(item: Straight) -> AttentionFit:
         Seconds(item.elements),
         item.short,
         item.steepness,
+        item.last,
         (item.low, item.high),
     )
 

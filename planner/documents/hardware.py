@@ -9,10 +9,10 @@ from pydantic import Field
 
 from planner.core.hardware import CpuRate, Fabric, GpuSpec, LinkRates, PeerLinks
 from planner.documents import strict_yaml
-from planner.documents.base import Bandwidth, Compute, Document, Size, validate
+from planner.documents.base import Bandwidth, Clock, Compute, Document, Size, validate
 from planner.documents.files import DATA
 from planner.errors import BadInput, folded, unknown_name
-from planner.units import Bytes, BytesPerSecond, FlopPerSecond
+from planner.units import Bytes, BytesPerSecond, FlopPerSecond, Hertz
 
 _FOLDER = DATA / "gpus"
 
@@ -26,13 +26,15 @@ class Memory(Document):
 
 
 class Throughput(Document):
-    """Dense tensor throughput by dtype."""
+    """Dense tensor throughput by dtype; where known, how many multiprocessors have it together, and their highest clock."""
 
     bf16: Compute | None = None
     fp16: Compute
     fp8: Compute | None = None
     fp4: Compute | None = None
     int8: Compute | None = None
+    multiprocessors: int | None = Field(default=None, gt=0)
+    clock: Clock | None = Field(default=None, gt=0)
     source: str
 
 
@@ -78,8 +80,8 @@ def _capability(text: str) -> tuple[int, int] | None:
 
 
 def _spec(document: GpuDocument) -> GpuSpec:
-    rates = document.compute.model_dump(exclude={"source"}, exclude_none=True)
-    peers = document.nvlink
+    compute, peers = document.compute, document.nvlink
+    rates = compute.model_dump(exclude={"source", "multiprocessors", "clock"}, exclude_none=True)
     return GpuSpec(
         name=document.name,
         vendor=document.vendor,
@@ -96,6 +98,8 @@ def _spec(document: GpuDocument) -> GpuSpec:
         pcie_peer_to_peer=document.pcie.peer_to_peer,
         fabric=document.fabric,
         c2c_bandwidth=BytesPerSecond(document.pcie.c2c_bandwidth) if document.pcie.c2c_bandwidth is not None else None,
+        multiprocessors=compute.multiprocessors,
+        clock=Hertz(compute.clock) if compute.clock is not None else None,
     )
 
 

@@ -112,7 +112,7 @@ def _quantity(one: Quantity) -> str:
         return text.duration(one.value) if one.value >= 1e-7 else f"{one.value * 1e9:.3g} ns"
     if one.unit == "B":
         return f"{one.value:g} B" if one.value < 1024 else text.size(one.value)
-    if one.unit.endswith("/s"):
+    if one.unit.endswith("/s") or one.unit in ("FLOP", "Hz"):
         for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
             if one.value >= factor:
                 return f"{one.value / factor:.3g} {prefix}{one.unit}"

@@ -101,8 +101,10 @@ class KernelRows:
         if phase == "decode":
             form = Attention(heads, row.count("n_kv_heads"), size)
             return attention.decode(form, 1, batch, length, gpu, fit, element), fit.interval
-        work = Flop(batch * attention.causal_attention_work(heads, size, length) * attention.narrow_heads(size))
-        return attention.prefill(work, heads * size, batch * length, length, 1, gpu, fit), fit.interval
+        longer = attention.narrow_heads(size)
+        work = Flop(batch * attention.causal_attention_work(heads, size, length) * longer)
+        last = Flop(attention.last_tile_work(size, length) * longer)
+        return attention.prefill(work, last, heads * size, batch * length, length, 1, gpu, fit), fit.interval
 
     def _exchange(self, row: TableRow, gpu: GpuSpec) -> Mapping[str, Figure] | str:
         name = exchange_name(row.word("impl"), row.word("phase"), row.word("dtype"))

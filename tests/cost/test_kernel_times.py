@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from planner import api
 from planner.core.attention import Attention
 from planner.core.feed_forward import MoeMlp
-from planner.core.hardware import GpuSpec
+from planner.core.hardware import REFERENCE_CLOCK, GpuSpec
 from planner.core.plan import Parallelism
 from planner.core.quantization import BF16, FORMATS
 from planner.cost import attention
 from planner.cost.calibration import AttentionFit, KernelFit, OverheadFit
 from planner.cost.gemm import gemm
-from planner.cost.layer import LayerCost
+from planner.cost.layer import LayerCost, cut
 from planner.cost.moe import Routing, experts_time
 from planner.documents.calibration import load_calibration
-from planner.units import BytesPerSecond, Flop, Seconds
+from planner.units import BytesPerSecond, Flop, FlopPerSecond, Hertz, Seconds
 
 H100, A100 = api.load_gpu("H100-SXM5-80GB"), api.load_gpu("A100-SXM4-80GB")
 B200, L40S = api.load_gpu("B200-SXM-180GB"), api.load_gpu("L40S")
@@ -96,10 +96,49 @@ def test_small_products_fill_the_gpu_less() -> None:
 def test_a_longer_prompt_never_takes_less(tokens: int, more: int, heads: int) -> None:
     for fit in (one for name, one in CONSTANTS.attention.items() if name.startswith("prefill")):
         short, long = (
-            attention.prefill(attention.causal_attention_work(heads, 128, n), heads * 128, n, n, 1, H100, fit)
+            attention.prefill(attention.causal_attention_work(heads, 128, n), Flop(0), heads * 128, n, n, 1, H100, fit)
             for n in (tokens, tokens + more)
         )
         assert long > short
+
+
+def test_what_starts_a_kernel_takes_as_many_cycles_on_every_gpu() -> None:
+    slow, unknown = replace(H100, clock=Hertz(REFERENCE_CLOCK / 2)), replace(H100, clock=None)
+    product, token = CONSTANTS.gemm_fit("bf16"), CONSTANTS.attention["decode"]
+    assert gemm(1, 64, 64, BF16, slow, product) - gemm(1, 64, 64, BF16, H100, product) == pytest.approx(
+        product.launch + 64 * product.loop
+    )
+    mixer = Attention(8, 1, 128)
+    longer = attention.decode(mixer, 1, 1, 1000, slow, token) - attention.decode(mixer, 1, 1, 1000, H100, token)
+    assert longer == pytest.approx(token.launch + 1000 * token.context)
+    plan, overhead = Parallelism(1, 1, 1, 1), OverheadFit(Seconds(3e-6), Seconds(0.0), Seconds(0.0))
+    routed = api.load_model("mixtral-8x7b").layers[0]
+    small = [
+        LayerCost(api.load_model("mixtral-8x7b"), plan, gpu, CONSTANTS, overhead).decode(routed, 1, 1000)["elementwise"]
+        for gpu in (H100, slow, unknown)
+    ]
+    assert small[0] == small[2] == small[1] / 2 > 0
+
+
+def test_the_last_tile_of_a_prompt_has_one_multiprocessor() -> None:
+    """A single short head leaves the others idle: more of them do not help, as they do in a batch."""
+    fit = AttentionFit(Seconds(0.0), 0.7, None, last=0.7)
+    twice = replace(H100, multiprocessors=264, compute={"bf16": FlopPerSecond(2 * H100.half_precision)})
+
+    def time(gpu: GpuSpec, heads: int) -> float:
+        work = attention.causal_attention_work(heads, 128, 4096)
+        return attention.prefill(work, attention.last_tile_work(128, 4096), heads * 128, 4096, 4096, 1, gpu, fit)
+
+    assert time(twice, 1) > 0.7 * time(H100, 1)
+    assert time(twice, 512) == pytest.approx(time(H100, 512) / 2, rel=0.05)
+    assert attention.last_work(Attention(8, 1, 128, window=1024), 4096) == attention.last_tile_work(128, 1024)
+
+
+def test_chunks_of_a_prompt_see_more_and_more_of_it() -> None:
+    assert cut(8192, 8192).seen == 8192
+    assert cut(8192, 2048).seen == (2048 + 4096 + 6144 + 8192) / 4
+    assert cut(2048, 2048, prefix=1000).seen == 3048
+    assert cut(512, 2048, prompts=4).seen == 512
 
 
 def test_short_prompts_are_less_efficient() -> None:
@@ -107,7 +146,7 @@ def test_short_prompts_are_less_efficient() -> None:
 
     def rate(tokens: int) -> float:
         work = attention.causal_attention_work(64, 128, tokens)
-        return work / attention.prefill(work, 64 * 128, tokens, tokens, 1, H100, fit)
+        return work / attention.prefill(work, Flop(0), 64 * 128, tokens, tokens, 1, H100, fit)
 
     assert rate(512) < rate(4096) < rate(32768) < fit.efficiency * H100.half_precision
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,21 @@ def test_every_gpu_has_a_source_for_every_number_and_hangs_together(path: Path) 
         assert ("bf16" in spec.compute) == (capability >= (8, 0))
         assert ("fp8" in spec.compute) == (capability >= (8, 9))
         assert ("fp4" in spec.compute) == (capability >= (10, 0))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_multiprocessor_does_as_much_a_clock_as_its_generation(path: Path) -> None:
+    """Dense 16-bit FLOP: 256 without tensor cores to 8,192; a clock or a count of another GPU would be off by more than a tenth."""
+    spec = load_gpu(path.stem)
+    assert spec.multiprocessors is not None
+    if spec.clock is None:
+        assert spec.cycle == 1
+        return
+    each = spec.one_multiprocessor / spec.clock
+    assert 200 < each < 8400
+    if spec.vendor == "NVIDIA" and spec.compute_capability is not None and "H20-" not in spec.name:
+        # tensor cores of Hopper and after run below the highest clock
+        assert 2 ** round(math.log2(each)) * 0.85 < each < 2 ** round(math.log2(each)) * 1.05
 
 
 def test_no_name_means_two_gpus() -> None:
@@ -96,5 +112,7 @@ def test_nccl_link_rates_grow_with_the_generation() -> None:
 
 def test_the_names_of_the_measurements_are_known(shared: Path) -> None:
     with (shared / "data" / "specs.csv").open(newline="") as stream:
-        wanted = {row["gpu"] for row in csv.DictReader(stream)}
-    assert wanted <= set(gpu_names())
+        rows = list(csv.DictReader(stream))
+    assert {row["gpu"] for row in rows} <= set(gpu_names())
+    for row in rows:
+        assert load_gpu(row["gpu"]).multiprocessors == int(row["sm_count"]), row["gpu"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -47,13 +48,24 @@ def test_products_on_a_machine_left_out() -> None:
     assert all(error is not None and error <= 0.20 for error in quantised)
 
 
-def test_attention_and_experts_on_a_machine_left_out() -> None:
-    """Attention misses its targets of 12 % (decode) and 15 % (prefill), see the README: this guards against getting worse."""
-    constants = load_calibration()
-    attention = {name: fit.error or 1.0 for name, fit in constants.attention.items()}
-    assert max(error for name, error in attention.items() if name.startswith("decode")) <= 0.18
-    assert max(error for name, error in attention.items() if name.startswith("prefill")) <= 0.23
-    experts = {name: fit.error or 1.0 for name, fit in constants.moe.items()}
+@pytest.mark.parametrize(("phase", "most"), [("decode", 0.17), ("prefill", 0.15)])
+def test_attention_on_a_machine_left_out(shared: Path, fitting: Any, phase: str, most: float) -> None:
+    """Prompts at the project's own target of 15 %. Tokens miss theirs, 12 %, see the README: this guards against getting worse."""
+    ((form, rows),) = [
+        (form, rows)
+        for title, forms in fitting.sections(shared / "data")
+        if title == "attention"
+        for name, form, rows in forms
+        if name == phase
+    ]
+    each = fitting.errors(fitting.ratios_left_out(form, rows))
+    assert len(each) == 5
+    assert fmean(each.values()) <= most
+
+
+def test_experts_on_a_machine_left_out() -> None:
+    """Guards against getting worse."""
+    experts = {name: fit.error or 1.0 for name, fit in load_calibration().moe.items()}
     assert max(experts[name] for name in ("bf16", "fp8", "nvfp4")) <= 0.25
     assert max(experts.values()) <= 0.37
 
