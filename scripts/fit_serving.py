@@ -85,6 +85,7 @@ class Run:
     prompt: float
     chunks: int
     riding: float
+    output: int
     share: float
     prompts: float
     apart: bool
@@ -211,6 +212,7 @@ def run(row: TableRow, engine: str, ranked: Ranked, library: Library) -> Run:
         riding=(found.tpot - found.decode.total) / interference / now.interference - apart * small * passes
         if requests > 1
         else 0.0,
+        output=output,
         share=0.0 if apart else row.number("isl") / ranked.plan.limits.max_batched_tokens,
         prompts=interference,
         apart=apart,
@@ -239,7 +241,7 @@ def ttft_of(one: Run, overhead: Overhead, fit: Sequence[float]) -> float:
     prompt, riding = Seconds(one.prompt + overhead[0] * one.small_kernels * one.chunks), riding_of(one, overhead)
     constants = TtftFit(Seconds(fit[0]), 1.0, fit[1], 1.0, Seconds(sum(fit[2:])))
     alone = time_to_first_token(prompt, Seconds(step), constants, latent=one.latent)
-    return alone + burst_wait(Seconds(riding + one.share * step), one.requests, constants)
+    return alone + burst_wait(Seconds(riding + one.share * step), one.requests, one.output, constants)
 
 
 def descend(error: Callable[[Sequence[float]], float], start: Sequence[float]) -> list[float]:

@@ -6,6 +6,7 @@ is computed a second way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +27,7 @@ from planner.cost.strategy import stages_of
 from planner.units import Seconds
 
 NOT_A_WAIT = 1e-9
+_WAITS = {"request-rate": "slot_wait", "batch": "turns"}
 """Seconds."""
 
 
@@ -130,7 +132,7 @@ class _Tree:
         if strategy.workload.load == "request-rate":
             asked = (one, Quantity("requests a second", strategy.workload.request_rate / strategy.parallelism.data))
             return Step("prompts before it", metrics.queue, "s", "formula", 1.0, "prompt_wait", asked)
-        share = fit.queue_share * (strategy.requests - 1) / 2
+        share = serving.share_before(strategy.workload.output_tokens, fit) * (strategy.requests - 1)
         name = "a prompt" if strategy.traits.prompts_apart else "a prompt, and its share of the steps it takes"
         each = Step(name, service, "s", "reference")
         return Step("prompts before it", share * service, "s", "sum", share, "burst_wait", children=(each,))
@@ -141,7 +143,7 @@ class _Tree:
         if metrics.wait <= NOT_A_WAIT:
             return ()
         asked = (Quantity("requests offered", strategy.offered), Quantity("room for", strategy.room))
-        formula = "slot_wait" if strategy.workload.load == "request-rate" else "saturation_wait"
+        formula = _WAITS.get(strategy.workload.load, "saturation_wait")
         return (Step("wait for KV cache", metrics.wait, "s", "formula", 1.0, formula, asked),)
 
     def _step_overhead(self) -> Step:
@@ -170,7 +172,10 @@ class _Tree:
                 Quantity("output tokens", strategy.workload.output_tokens),
             )
             step = Step("replica", served, "tokens/s", "formula", 1.0, "throughput", asked)
-            if metrics.throughput < served:
+            if strategy.workload.load == "batch" and strategy.offered > strategy.requests:
+                offered = Quantity("requests in all", strategy.offered)
+                step = Step("replica", metrics.throughput, "tokens/s", "formula", 1.0, "turns", (offered, *asked))
+            elif not math.isclose(metrics.throughput, served):
                 step = Step("as many as are asked for", metrics.throughput, "tokens/s", "given")
             steps.append(step)
         return added("output tokens per second", numbered("replica", steps, together=True), unit="tokens/s")

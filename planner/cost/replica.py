@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,13 +84,14 @@ def metrics_of(strategy: Strategy, times: ReplicaTimes, exchange: tuple[Seconds,
     if workload.load == "request-rate":
         queue = open_queue(strategy, decode, riding)
     else:
-        queue = serving.burst_wait(service_time(strategy, decode, riding), strategy.requests, fit)
+        queue = serving.burst_wait(service_time(strategy, decode, riding), strategy.requests, output, fit)
     residence = Seconds(alone + queue + tpot * (output - 1))
     running = min(strategy.offered, strategy.requests)
     rate = serving.throughput(running, Seconds(alone + queue), tpot, output)
     if workload.load == "request-rate":
         asked = workload.request_rate / strategy.parallelism.data
-        rate = min(rate, asked * output)
+        if not math.isinf(queue):  # it keeps up: as many are answered as come
+            rate = asked * output
         wait = serving.slot_wait(asked, residence, strategy.room)
     else:
         wait = serving.saturation_wait(strategy.offered, strategy.requests, residence)
@@ -115,7 +117,7 @@ def _static(strategy: Strategy, decode: Seconds, riding: Seconds, prompts: Secon
     output = strategy.workload.output_tokens
     ttft = Seconds(prompts + strategy.step_overhead)
     tpot = serving.time_per_output_token(decode, riding, 0.0, strategy.tokens_a_step)
-    wait = serving.saturation_wait(strategy.offered, strategy.requests, Seconds(ttft + tpot * (output - 1)))
-    running = min(strategy.offered, strategy.requests)
-    rate = serving.throughput(running, ttft, tpot, output)
+    decoding = Seconds(tpot * (output - 1))
+    wait, together = serving.turns(strategy.offered, strategy.requests, ttft, decoding, strategy.weights_read)
+    rate = strategy.offered * output / together
     return ReplicaMetrics(Seconds(ttft + wait), wait, Seconds(0.0), tpot, decode, riding, prompts, rate)

@@ -39,16 +39,29 @@ def time_to_first_token(prompt: Seconds, decode_step: Seconds, fit: TtftFit, *, 
 
 
 @formula(
-    source="this project's reading of the same runs: all requests start at once, and stay apart from then on", valid="closed loop"
+    source="this project's reading of the same runs: all requests start at once, and stay apart from then on; and in steady state "
+    "all others' prompts are computed while one request is answered, its first token's share of them before it",
+    valid="closed loop",
 )
-def burst_wait(service: Seconds, requests: float, fit: TtftFit) -> Seconds:
+def burst_wait(service: Seconds, requests: float, output_tokens: int, fit: TtftFit) -> Seconds:
     """Mean time that a prompt waits behind others of a closed loop: a share of the ``requests`` stands before it, each of which
     keeps it out for ``service``.
 
-    >>> round(burst_wait(Seconds(0.1), 21, TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)), 3)
-    0.14
+    >>> fit = TtftFit(Seconds(0.025), 1.27, 0.14, 0.85)
+    >>> round(burst_wait(Seconds(0.1), 21, 256, fit), 3), round(burst_wait(Seconds(0.1), 21, 1, fit), 3)
+    (0.14, 2.0)
     """
-    return Seconds(fit.queue_share * (requests - 1) * service / 2)
+    return Seconds(share_before(output_tokens, fit) * (requests - 1) * service)
+
+
+def share_before(output_tokens: int, fit: TtftFit) -> float:
+    """The share of the other requests of a closed loop that stands before a prompt: of those that come while a request is answered,
+    one in as many as it has tokens, and no fewer than in runs that were measured.
+
+    >>> share_before(2, TtftFit(Seconds(0.025), 1.27, 0.14, 0.85))
+    0.5
+    """
+    return max(fit.queue_share / 2, 1 / output_tokens)
 
 
 @formula(source="Little's law: those who find no room wait for a round of those who did")
@@ -59,6 +72,29 @@ def saturation_wait(requests: float, room: float, residence: Seconds) -> Seconds
     (0.0, 2.5)
     """
     return Seconds(max(0.0, requests / room - 1) * residence)
+
+
+@formula(
+    source="turns one after another; the last has as many prompts as there are requests left, and reads the weights and their cache"
+)
+def turns(requests: float, room: float, prompts: Seconds, decoding: Seconds, weights_read: float) -> tuple[Seconds, Seconds]:
+    """The mean time that ``requests`` of a static batch wait for their turn, and how long all take, where ``room`` of them run at once:
+    ``prompts`` until their first tokens, then ``decoding``, of which the share ``weights_read`` goes to reading weights.
+
+    >>> turns(50, 25, Seconds(2), Seconds(8), 0.5), turns(30, 25, Seconds(2), Seconds(8), 0.5)
+    ((5.0, 20.0), (1.4, 15.2))
+    """
+    lasting = Seconds(prompts + decoding)
+    if requests <= room:
+        return Seconds(0.0), lasting
+    full = int(requests // room)
+    rest = requests - full * room
+    left, waited = rest / room, room * lasting * full * (full - 1) / 2
+    if not rest:
+        return Seconds(waited / requests), Seconds(float(full * lasting))
+    waited += rest * (full * lasting - (1 - left) * prompts)
+    last = left * prompts + (weights_read + (1 - weights_read) * left) * decoding
+    return Seconds(waited / requests), Seconds(float(full * lasting + last))
 
 
 @formula(source="Little's law (1961)")

@@ -103,14 +103,21 @@ class Strategy:
 
     @property
     def interference(self) -> float:
-        """Prompts of others that hold up one token of an answer in the mean, each with all its chunks."""
-        return 0.0 if self.workload.load == "batch" else (self.requests - 1) / self.workload.output_tokens
+        """Prompts of others that hold up one token of an answer in the mean, each with all its chunks; the first waits for its own."""
+        output = self.workload.output_tokens
+        return 0.0 if self.workload.load == "batch" or output == 1 else (self.requests - 1) / output
 
     @property
     def tokens_a_step(self) -> float:
         """Tokens that a decode step yields for each sequence: one, and the guesses that are right."""
         guess = self.workload.speculation
         return 1.0 if guess is None else tokens_per_iteration(guess.acceptance, guess.draft_tokens)
+
+    @property
+    def weights_read(self) -> float:
+        """The share that weights have in what a decode step reads with as many requests as fit: the rest is their cache."""
+        kept = self.workload.mean_context / self.workload.total_tokens
+        return min(stage.weights / (stage.weights + kept * stage.kv_cache) for stage in self.memory)
 
     @property
     def room(self) -> int:

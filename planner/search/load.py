@@ -16,6 +16,9 @@ from planner.units import Seconds
 
 REQUEST_RATE = "request-rate"
 
+SHORT_ANSWER = 16
+"""Of fewer tokens, and not as many requests are answered with as many in flight as fit: their prompts wait for each other."""
+
 BOTH = "TTFT and TPOT together"
 """What is missed where enough requests meet either target, and too few both."""
 
@@ -85,15 +88,31 @@ def chances(estimate: Estimate, workload: Workload) -> dict[str, float]:
 
 
 def maximum(pricer: Pricer, plan: Plan) -> Estimate | None:
-    """What the plan does with as many requests in flight as fit, or meet the targets; ``None`` where the workload asks for that
-    itself, or for no closed loop.
+    """The most the plan does: mostly with as many requests in flight as fit, or meet the targets; with fewer where answers are so
+    short that more only wait. ``None`` where the workload asks for that itself, or for no closed loop.
     """
     workload = pricer.workload
     if workload.load != "concurrency":
         return None
     limits = replace(plan.limits, max_model_tokens=0)
-    found = settled_estimate(pricer.at(workload.concurrency, "full"), replace(plan, limits=limits))
-    return None if isinstance(found, Infeasible) or missed_targets(found, workload) else found
+    plan = replace(plan, limits=limits)
+    found = settled_estimate(pricer.at(workload.concurrency, "full"), plan)
+    if isinstance(found, Infeasible) or missed_targets(found, workload):
+        return None
+    here = _priced(pricer, plan)
+    if isinstance(here, Infeasible) or here.output_tokens_per_second <= found.output_tokens_per_second:
+        return found
+    most = math.ceil(found.serving.in_flight)
+    met = [one for one in _with_fewer(pricer, plan, most, min(workload.concurrency, most)) if not missed_targets(one, workload)]
+    return max((found, *met), key=lambda one: one.output_tokens_per_second)
+
+
+def _with_fewer(pricer: Pricer, plan: Plan, most: int, *others: int) -> list[Estimate]:
+    """The plan with 1, 2, 4, 8, ... requests in flight on every replica, fewer than ``most`` in all, and with so many ``others``."""
+    data = plan.parallelism.data
+    numbers = sorted({data * 2**power for power in range((most // data).bit_length())} | set(others))
+    found = (_priced(pricer.at(number, "concurrency"), plan) for number in numbers)
+    return [one for one in found if not isinstance(one, Infeasible)]
 
 
 def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
@@ -101,6 +120,9 @@ def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
     full = _priced(pricer.at(1, "full"), plan)
     if isinstance(full, Infeasible):
         return full
+    if full.serving.requests_per_second < rate and pricer.workload.output_tokens < SHORT_ANSWER:
+        fewer = _with_fewer(pricer, plan, math.ceil(full.serving.in_flight))
+        full = max((full, *fewer), key=lambda one: one.serving.requests_per_second)
     most = full.serving.requests_per_second
     if most < rate:
         return _overrun(plan, rate, most, f"with {full.serving.in_flight:.0f} in flight")

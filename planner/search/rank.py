@@ -227,16 +227,20 @@ class Search:
         spec, capacity = pricer.weakest_of(pool)
         limits = pricer.traits.default_limits(spec, capacity)
         offered = FEW_SEQUENCES if pricer.workload.load == "full" else min(offered, MOST_SEQUENCES)
-        sequences = max(limits.max_sequences, offered)  # engines want a token of every sequence to fit a step
-        limits = replace(limits, max_sequences=sequences, max_batched_tokens=max(limits.max_batched_tokens, sequences))
         outcome = pricer.strategy(degrees, partition, limits, pool)
-        if isinstance(outcome, Infeasible) and offered < limits.max_sequences:
+        if isinstance(outcome, Infeasible):
             # a smaller step leaves more memory: no more sequences than are offered, and a short chunk
-            small = replace(limits, max_sequences=offered, max_batched_tokens=max(offered, _short(limits)))
+            few = offered if offered < limits.max_sequences else FEW_SEQUENCES
+            small = replace(limits, max_sequences=few, max_batched_tokens=max(few, _short(limits)))
             retried = pricer.strategy(degrees, partition, small, pool)
-            if isinstance(retried, Strategy):
-                return retried
-        return outcome
+            return retried if isinstance(retried, Strategy) else outcome
+        more = min(offered, outcome.max_concurrency)
+        if more <= limits.max_sequences:
+            return outcome
+        # engines want a token of every sequence to fit a step; those who find no room need no place in it
+        wider = replace(limits, max_sequences=more, max_batched_tokens=max(limits.max_batched_tokens, more))
+        raised = pricer.strategy(degrees, partition, wider, pool)
+        return raised if isinstance(raised, Strategy) and raised.room > outcome.room else outcome
 
     def _levelled(self, degrees: Parallelism, even: Strategy) -> tuple[int, ...]:
         """Layers cut so that the slowest stage of a decode step is as fast as can be (the head counts on the last)."""

@@ -47,7 +47,7 @@ class ServingRows:
         if key not in self._known:
             self._known[key] = self._estimate(row, Workload(*tokens, load, load=LOADS[kind]))
         found = self._known[key]
-        return found if isinstance(found, str) else _figures(found, row, *tokens)
+        return found if isinstance(found, str) else _figures(found, row, *tokens, batch=load if kind == "batch" else 0)
 
     def _estimate(self, row: TableRow, workload: Workload) -> Estimate | str:
         model = self._library.model(row.word("model"), row.word("quant"))
@@ -63,18 +63,22 @@ class ServingRows:
         return f"does not fit by this estimate: {found.rule}" if isinstance(found, Infeasible) else found.estimate
 
 
-def _figures(found: Estimate, row: TableRow, prompt: int, answer: int) -> Mapping[str, Figure]:
+def _figures(found: Estimate, row: TableRow, prompt: int, answer: int, batch: int) -> Mapping[str, Figure]:
+    """What is said of a row; a static ``batch`` lasts until the last of its requests is answered."""
     unsure = found.uncertainty
     rate, (slowest, fastest) = found.output_tokens_per_second, unsure.output_tokens_per_second
     steps, both = answer - 1, (prompt + answer) / answer
+    lasting = tuple(
+        first + each * steps for first, each in zip((found.ttft, *unsure.ttft), (found.tpot, *unsure.tpot), strict=True)
+    )
+    if batch:
+        lasting = tuple(batch * answer / served for served in (rate, fastest, slowest))
     values = {
         "ttft_ms": (found.ttft * 1e3, *(time * 1e3 for time in unsure.ttft)),
         "tpot_ms": (found.tpot * 1e3, *(time * 1e3 for time in unsure.tpot)),
         "output_tokens_per_s": (rate, slowest, fastest),
         "total_tokens_per_s": (rate * both, slowest * both, fastest * both),
-        "e2e_latency_s": tuple(
-            first + each * steps for first, each in zip((found.ttft, *unsure.ttft), (found.tpot, *unsure.tpot), strict=True)
-        ),
+        "e2e_latency_s": lasting,
     }
     return {
         name: Figure(said, low, high, row.number(name) if row.word(name) else None) for name, (said, low, high) in values.items()

@@ -62,7 +62,7 @@ def test_every_formula_says_where_it_comes_from_and_shows_an_example(name: str) 
         (pipeline.prompt_makespan, (TIME, TIME, 0.5), "[time]"),
         (serving.time_per_output_token, (TIME, TIME, 0.1), "[time]"),
         (serving.time_to_first_token, (TIME, TIME, TtftFit(TIME, 1.3, 0.1, 1.0)), "[time]"),
-        (serving.burst_wait, (TIME, 8, TtftFit(TIME, 1.3, 0.1, 1.0)), "[time]"),
+        (serving.burst_wait, (TIME, 8, 256, TtftFit(TIME, 1.3, 0.1, 1.0)), "[time]"),
         (latency.burst_quantile, (TIME, 0.9), "[time]"),
         (latency.token_time_spread, (TIME, 8, 256), "[time]"),
         (serving.saturation_wait, (96, 64, TIME), "[time]"),

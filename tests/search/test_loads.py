@@ -164,9 +164,63 @@ def test_a_batch_keeps_one_stage_busy_at_a_time() -> None:
 
 
 def test_a_batch_that_does_not_fit_goes_in_turns() -> None:
-    room = priced(FULL).max_concurrency
+    room = priced(Workload(concurrency=5000, load="batch")).max_concurrency
     one, two = (priced(Workload(concurrency=count, load="batch")) for count in (room, 2 * room))
-    assert two.latency(256) == pytest.approx(2 * one.latency(256), rel=0.05)
+    assert two.output_tokens_per_second == pytest.approx(one.output_tokens_per_second, rel=0.01)
+    assert two.ttft == pytest.approx(one.ttft + one.latency(256) / 2, rel=0.05)  # the mean of both turns
+    count = room + room // 10
+    more = priced(Workload(concurrency=count, load="batch"))
+    together = count * 256 / more.output_tokens_per_second
+    assert 1.1 * one.latency(256) < together < 1.9 * one.latency(256)  # a turn of a few, with shorter steps
+
+
+@pytest.mark.parametrize(
+    ("model", "machine"), [("llama-3.1-8b", "1xL4"), ("qwen2.5-7b", "1xRTX-4090"), ("llama-3.1-70b", "2xH100-SXM5-80GB")]
+)
+def test_requests_that_find_no_room_take_none(model: str, machine: str) -> None:
+    """They wait outside of the GPUs: more of them serve no less, and make nothing unfit."""
+    served = []
+    for waiting in (128, 256, 1024, 2000, 8192):
+        (plan,) = api.recommend(api.load_model(model), api.load_topology(machine), Workload(concurrency=waiting), top=1).plans
+        estimate = plan.ranked.estimate
+        served.append((estimate.max_concurrency, round(estimate.output_tokens_per_second, 6)))
+        assert plan.ranked.plan.limits.max_sequences <= max(1024, estimate.max_concurrency)
+    assert served == sorted(served)
+
+
+@pytest.mark.parametrize("output", [1, 2, 4, 16])
+@pytest.mark.parametrize("machine", ["1xH100-SXM5-80GB", "1xL40S"])
+def test_no_more_prompts_are_answered_than_can_be_computed(machine: str, output: int) -> None:
+    model, topology = api.load_model("llama-3.1-8b"), api.load_topology(machine)
+    (gpu,) = (api.load_gpu(name) for name in topology.hardware)
+    each = 2 * model.active_parameters * 1024 / gpu.half_precision
+    for load in (
+        Workload(1024, output, 4),
+        Workload(1024, output, 32),
+        Workload(1024, output, 512),
+        Workload(1024, output, load="full"),
+    ):
+        (plan,) = api.estimate(model, topology, load, Parallelism(1)).plans
+        assert plan.ranked.estimate.serving.requests_per_second < 0.9 / each
+        assert (
+            plan.maximum is None or plan.maximum.output_tokens_per_second >= 0.999 * plan.ranked.estimate.output_tokens_per_second
+        )
+
+
+@pytest.mark.parametrize("output", [1, 2, 4, 64, 256])
+def test_who_keeps_up_with_a_rate_answers_as_many_as_come(output: int) -> None:
+    model, topology = api.load_model("llama-3.1-8b"), api.load_topology("1xH100-SXM5-80GB")
+    for rate in (5.0, 15.0, 19.0):
+        (plan,) = api.estimate(model, topology, replace(at_rate(rate), output_tokens=output), Parallelism(1)).plans
+        assert plan.ranked.estimate.serving.requests_per_second == pytest.approx(rate)
+    refused = api.estimate(model, topology, replace(at_rate(500.0), output_tokens=output), Parallelism(1))
+    assert not refused.plans
+
+
+def test_one_token_has_no_time_between_tokens() -> None:
+    (plan,) = api.estimate(MODEL, MACHINE, Workload(1024, 1, 64), Parallelism(8)).plans
+    estimate = plan.ranked.estimate
+    assert estimate.tpot == pytest.approx(estimate.decode.total)
 
 
 @pytest.mark.parametrize("name", ["llama-3.1-70b", "gemma-3-27b", "deepseek-v3", "qwen3-30b-a3b"])
