@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _QUANTISED = re.compile(r"(?i)(nv|mx)?fp[48]\b|int[48]\b|awq|gptq|w[48]a(8|16)")
 
+_READS_8_BITS = (8, 0)
+"""The least compute capability for which attention that reads a cache in 8 bits is there (vLLM 0.33: FlashInfer, Triton)."""
+
 
 def prepare(
     model: ModelSpec,
@@ -48,6 +51,7 @@ def prepare(
     from planner.cost.pricer import Pricer
     from planner.documents.calibration import load_calibration
     from planner.engines import find_engine
+    from planner.models import NOT_COUNTED
     from planner.search.rank import Search
 
     chosen = find_engine(engine)
@@ -56,7 +60,10 @@ def prepare(
     model = _in_half(model, specs.values())
     traits = chosen.traits.at(release).given(memory) if memory else chosen.traits.at(release)
     pricer = Pricer(equipped, specs, model, workload, traits, constants or load_calibration())
-    return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
+    warnings = _warnings(topology, specs, model)
+    if workload.speculation is not None and workload.speculation.method == "mtp":
+        warnings = tuple(one for one in warnings if not one.endswith(NOT_COUNTED))
+    return chosen, Search(pricer, objective), equipped, warnings
 
 
 def equip_with_rates(topology: Topology) -> tuple[Topology, dict[str, GpuSpec]]:
@@ -122,6 +129,11 @@ def _warnings(topology: Topology, specs: Mapping[str, GpuSpec], model: ModelSpec
     if model.dtype_override is not None:
         without = ", ".join(name for name, spec in specs.items() if "bf16" not in spec.compute)
         warnings.append(f"{without} has no bf16: the plan is for --dtype {model.dtype_override}")
+    old = [
+        name for name, spec in specs.items() if spec.compute_capability is not None and spec.compute_capability < _READS_8_BITS
+    ]
+    if old and model.cache_dtype != "auto":
+        warnings.append(f"{', '.join(old)}: engines have no attention there that reads a cache in 8 bits; expect them to refuse")
     named, there = model.weight_format, model.checkpoint_format
     if named != there and named.needs_own_checkpoint:
         warnings.append(f"--quant {named.name}: {model.name} itself holds {there.name}; launch a checkpoint in {named.name}")

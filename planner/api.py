@@ -183,11 +183,12 @@ def import_launch(
     quant: str | None = None,
     reference: str | None = None,
     objective: Objective = "throughput",
+    acceptance: float | None = None,
 ) -> ImportedPlan:
     """A launch that somebody has, as a plan on a machine, priced and judged: see :mod:`planner.importing`.
 
     ``references`` are files, or the words of one command; ``model`` says where the facts of its model are, ``reference`` how the
-    topology is called. Raises ``BadInput`` for what cannot be read and for a launch that does not go onto the machine.
+    topology is called, ``acceptance`` how many of the tokens that it guesses are right. Raises ``BadInput`` for what cannot be read and for a launch that does not go onto the machine.
     """
     from planner.importing import ImportedPlan, kept, plan_from, read_launch, wires_crossed
     from planner.search.judgement import judge
@@ -195,16 +196,17 @@ def import_launch(
     imported = read_launch(references)
     asked = model or imported.model
     try:
-        spec = load_model(asked, quant=quant or imported.quantisation)
+        spec = load_model(asked, quant=quant or imported.quantisation, cache=imported.cache)
     except BadInput as error:
         hint = "; ".join(part for part in (error.hint, "say with --model where its config.json is, or which model it is") if part)
         raise BadInput(error.problem, path=error.path or "the launch", hint=hint) from None
     spec = replace(spec, name=imported.model)
+    workload, guessing = imported.guessing(workload, acceptance)
     chosen, search, equipped, warnings = prepare(spec, topology, workload, imported.engine, objective)
     defaults = chosen.traits.default_limits(*search.pricer.weakest_of(range(len(equipped.gpus))))
-    plan = plan_from(imported, search.pricer.model, equipped, defaults)
+    plan = replace(plan_from(imported, search.pricer.model, equipped, defaults), speculation=workload.speculation)
     found = judge(plan, search)
-    notes = (*imported.notes, *wires_crossed(plan, equipped), *warnings)
+    notes = (*imported.notes, *guessing, *wires_crossed(plan, equipped), *warnings)
     saved = kept(plan, search.pricer.model, asked, topology, reference, workload, objective, chosen.traits, found, notes)
     return ImportedPlan(plan, search.pricer.model, chosen.traits, found, notes, saved)
 

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from planner.core.model import ModelSpec
-    from planner.core.quantization import WeightFormat
+    from planner.core.quantization import CacheDtype, WeightFormat
     from planner.core.saved import SavedPlan
 
 
-def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
-    """A model by a directory with ``config.json``, the file, or a name of the catalogue; ``quant`` overrides its weights.
+def load_model(reference: str, *, quant: str | None = None, cache: CacheDtype = "auto") -> ModelSpec:
+    """A model by a directory with ``config.json``, the file, or a name of the catalogue; ``quant`` overrides its weights, ``cache``
+    what keys and values are kept in.
 
     Raises ``BadInput`` for an unknown name or architecture, with the nearest known.
     """
@@ -40,7 +41,7 @@ def load_model(reference: str, *, quant: str | None = None) -> ModelSpec:
             raise
         # the user says what the weights are, so what the checkpoint says of itself need not be readable
         model = read_config(config, name, source, quantised=False)
-    return model if quant is None else model.stored_as(_weight_format(quant))
+    return (model if quant is None else model.stored_as(_weight_format(quant))).cached_in(cache)
 
 
 def _config_file(path: Path, reference: str) -> tuple[dict[str, Any], str, str, dict[str, str]]:
@@ -84,7 +85,7 @@ def changed_since(saved: SavedPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
         reference = str(file)
     own = planned.weight_format == planned.checkpoint_format
     try:
-        now = load_model(reference, quant=None if own else planned.weight_format.name)
+        now = load_model(reference, quant=None if own else planned.weight_format.name, cache=planned.cache_dtype)
     except BadInput as error:
         if saved.local_model:
             return (f"{error.path or reference}: {error.problem}",), ()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from planner.core.engine import EngineTraits
     from planner.core.model import ModelSpec
     from planner.core.plan import EngineLimits, Placement, Plan
+    from planner.core.quantization import CacheDtype
     from planner.core.saved import SavedPlan
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
@@ -31,6 +32,32 @@ class Imported:
     quantisation: str | None
     processes: tuple[Understood, ...]
     notes: tuple[str, ...]
+
+    @property
+    def cache(self) -> CacheDtype:
+        """What its KV cache is kept in."""
+        return self.processes[0].cache
+
+    def guessing(self, workload: Workload, acceptance: float | None) -> tuple[Workload, tuple[str, ...]]:
+        """The workload with tokens guessed as the launch asks, where it is known how many are right; and what to know of it.
+
+        Raises ``BadInput`` where nothing is guessed that could be right.
+        """
+        from planner.core.speculation import Speculation
+
+        found = self.processes[0].guesses
+        if found is None:
+            if acceptance is not None:
+                raise BadInput("is of tokens that are guessed, and the launch guesses none", path="--acceptance-rate")
+            return workload, ()
+        if found.method is None:
+            return workload, (f"the launch guesses {found}, which is not planned: priced without",)
+        if acceptance is None:
+            return workload, (f"the launch guesses {found}: priced without; say with --acceptance-rate how many are right",)
+        checkpoint = found.checkpoint if found.method == "eagle3" else ""
+        if found.method == "eagle3" and not checkpoint:
+            return workload, (f"the launch guesses {found} and names no checkpoint: priced without",)
+        return replace(workload, speculation=Speculation(found.method, found.tokens, acceptance, checkpoint)), ()
 
 
 @dataclass(frozen=True, slots=True)

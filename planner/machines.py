@@ -14,7 +14,7 @@ from planner.errors import BadInput, Unavailable, folded, unknown_name
 if TYPE_CHECKING:
     from planner.core.capture import Capture
     from planner.core.hardware import GpuSpec
-    from planner.core.topology import OriginKind, Topology
+    from planner.core.topology import Device, OriginKind, Topology
 
 STDIN = "-"
 HOW_TO_NAME_A_TOPOLOGY = (
@@ -83,7 +83,7 @@ def load_topology(*references: str, gpu: str | None = None) -> Topology:
     """A topology by a file (YAML or raw capture), ``-``, a library name or alias, or the short spec.
 
     Several references are captures of one host, which are joined. ``gpu`` names the GPUs of a capture that does not.
-    Raises ``BadInput`` with the nearest library names.
+    Raises ``BadInput`` with the nearest library names, and where the GPUs have other names already.
     """
     for reference in references:
         refuse_strange(reference)
@@ -152,21 +152,33 @@ def _with_known_names(capture: Capture) -> Capture:
 
 
 def _finished(topology: Topology, gpu: str | None) -> Topology:
-    """The topology with known GPU names, those of ``gpu`` where it is given, and its invariants checked."""
-    from planner.core.topology import DeviceKind
+    """The topology with known GPU names, that of ``gpu`` where it names none that is known, and its invariants checked.
 
-    hardware = load_gpu(gpu).name if gpu is not None else None
-    devices = []
-    for device in topology.devices:
-        if device.kind is DeviceKind.GPU:
-            known = _look_up(device.hardware) if device.hardware else None
-            name = hardware or (known.name if known else device.hardware)  # a name we do not know stays readable
-            devices.append(device if name == device.hardware else replace(device, hardware=name))
-        else:
-            devices.append(device)
-    topology = replace(topology, devices=tuple(devices))
+    Raises ``BadInput`` where it names all of its GPUs, and one of them otherwise.
+    """
+    known = {name: spec.name for name in topology.hardware if (spec := _look_up(name)) is not None}
+    asked = load_gpu(gpu).name if gpu is not None else None
+    others = sorted(set(known.values()) - {asked})
+    if asked is not None and others and all(one.hardware in known for one in topology.gpus):
+        raise BadInput(
+            f"has GPUs of its own: {', '.join(others)}",
+            path=topology.name,
+            hint=f"leave out --gpu, or name a machine of that GPU, such as 8x{asked}",
+        )
+    devices = tuple(_named(one, known, asked) for one in topology.devices)
+    topology = replace(topology, devices=devices)
     topology.check()
     return topology
+
+
+def _named(device: Device, known: Mapping[str, str], asked: str | None) -> Device:
+    """A GPU by its ``known`` name, else as it is ``asked`` for; a name that we do not know stays readable where nobody asks."""
+    from planner.core.topology import DeviceKind
+
+    if device.kind is not DeviceKind.GPU:
+        return device
+    name = known.get(device.hardware or "") or asked or device.hardware
+    return device if name == device.hardware else replace(device, hardware=name)
 
 
 def _by_name(reference: str) -> Topology:

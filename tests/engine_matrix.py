@@ -15,6 +15,7 @@ from planner import api
 from planner.core.engine import EngineTraits, LaunchProcess
 from planner.core.model import ModelSpec
 from planner.core.plan import Parallelism, Plan
+from planner.core.quantization import CacheDtype
 from planner.core.speculation import Speculation
 from planner.core.topology import Topology
 from planner.core.workload import Workload
@@ -37,6 +38,7 @@ class Question:
     online: str | None = None
     input_tokens: int = 1024
     guess: Speculation | None = None
+    cache: CacheDtype = "auto"
 
 
 def _at(
@@ -72,6 +74,10 @@ QUESTIONS = (
     Question("qwen3-235b-a22b-fp8", "dgx-h200"),
     Question("llama-3.1-70b", "8x-l40s", online="fp8"),
     Question("llama-3.1-405b", "dgx-h200", online="fp8"),
+    # a cache in 8 bits
+    Question("llama-3.1-70b", "8x-l40s", _at(4, 2), online="fp8", cache="fp8"),
+    Question("qwen2.5-72b", "8x-a6000", cache="fp8"),
+    Question("deepseek-v3", "dgx-h200", _at(8), cache="fp8"),
     # experts
     Question("qwen3-30b-a3b", "4x-h100-sxm-mesh", _at(4, expert=4)),
     Question("qwen3-30b-a3b", "dgx-a100", (*_at(2, data=2, expert=4), *_at(4, data=2, expert=4), *_at(4, 2, 1, 4))),
@@ -178,18 +184,19 @@ def cases(folder: Path, engine: str) -> Iterator[Case]:
     traits = find_engine(engine).traits
     seen = set()
     for question in QUESTIONS:
-        model = api.load_model(str(_stored(folder, question)), quant=question.online)
+        model = api.load_model(str(_stored(folder, question)), quant=question.online, cache=question.cache)
         topology = api.load_topology(question.topology)
         for answer in _answers(question, model, topology, engine):
             for plan in answer.plans:
                 what = question.checkpoint or question.online or "as it is"
                 guessed = f", {question.guess.method}" if question.guess is not None else ""
+                guessed += "" if question.cache == "auto" else f", cache {question.cache}"
                 name = f"{question.model} ({what}) on {question.topology}: {plan.ranked.plan.parallelism}{guessed}"
                 if name not in seen:
                     yield from _commands(name, plan.ranked.plan, plan.launch.processes, answer, traits, _dtype(question))
                 seen.add(name)
     for question in PAIRS:
-        model = api.load_model(str(_stored(folder, question)), quant=question.online)
+        model = api.load_model(str(_stored(folder, question)), quant=question.online, cache=question.cache)
         workload = Workload(input_tokens=question.input_tokens, load="full")
         found = api.disaggregate(model, api.load_topology(question.topology), workload, engine=engine, top=2)
         for pair in found.pairs:

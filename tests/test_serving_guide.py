@@ -27,6 +27,16 @@ def test_its_commands_work_and_show_every_load(guide: str, planner: Planner) -> 
     assert loads == set(LOADS)
 
 
+def test_a_static_batch_prints_the_output_tokens_that_the_guide_says(guide: str, planner: Planner) -> None:
+    paragraph = guide.partition("## All at once")[2].partition("\n## ")[0]
+    command = next(line for line in paragraph.splitlines() if line.startswith("planner estimate")).replace(" --tp 4", "")
+    said = re.search(r"([\d,]+) output tokens a second, ([\d,]+) with\s`(.*?)` and ([\d,]+) with `(.*?)`", paragraph)
+    assert said is not None
+    for layout, number in (("--tp 4", said[1]), (said[3], said[2]), (said[5], said[4])):
+        (plan,) = planner(*command.split()[1:], *layout.split(), "--format", "json").document["plans"]
+        assert plan["estimate"]["output_tokens_per_s"] == pytest.approx(float(number.replace(",", "")), rel=0.02), layout
+
+
 def test_its_options_are_there(guide: str, planner: Planner) -> None:
     text = planner("recommend", "--help").out
     for option in set(re.findall(r"`(--[a-z-]+)", guide)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from planner.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
     from planner.core.model import ModelSpec
+    from planner.core.quantization import CacheDtype
     from planner.core.topology import Topology
     from planner.core.workload import Objective, Workload
     from planner.search.recommendation import Recommendation
@@ -32,6 +34,7 @@ class Question:
     engine: str
     quant: str | None
     gpu: str | None
+    cache: CacheDtype = "auto"
 
 
 DEFAULT_TARGET = "shell"
@@ -72,7 +75,7 @@ def understood(question: Question) -> tuple[ModelSpec, Topology, Workload, Objec
 
     objective: Objective = "latency" if question.objective is ObjectiveName.latency else "throughput"
     workload = workload_of(question.traffic)
-    model = api.load_model(question.model, quant=question.quant)
+    model = api.load_model(question.model, quant=question.quant, cache=question.cache)
     topology = api.find_topology(question.topology, gpu=question.gpu)
     return model, topology, workload, objective
 
@@ -87,7 +90,8 @@ def deliver(question: Question, answer: Recommendation, topology: Topology, want
     from planner.cli.emit import put, say
 
     if not answer.plans:  # nothing to save: the refusals are the answer
-        show(answer, form)
+        with redirect_stdout(sys.stderr if wanted.output == STDOUT else sys.stdout):
+            show(answer, form)
     plan = api.plan_of(answer, topology, model=question.model, reference=_named(question), inline=wanted.inline)
     launch = None
     if wanted.emit is not None:

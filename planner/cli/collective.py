@@ -16,7 +16,9 @@ from planner.errors import BadInput
 
 _SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_RANGE = re.compile(r"\s*(?P<first>[0-9]+)\s*-\s*(?P<last>[0-9]+)\s*")
 LARGEST = 2**40
+MOST_GPUS = 100_000
 MAX_ROWS = 1000
 
 
@@ -61,13 +63,30 @@ def sizes_of(begin: str, end: str, factor: float) -> list[int]:
 
 
 def gpus_of(words: str | None) -> list[int] | None:
-    """The numbers of ``0,1,2,3``. Raises ``BadInput``."""
+    """The numbers of ``0,1,2,3``, where ``0-3`` stands for all from 0 to 3. Raises ``BadInput``.
+
+    >>> gpus_of("0-2,5"), gpus_of("3-1")
+    ([0, 1, 2, 5], [3, 2, 1])
+    """
     if words is None:
         return None
+    return [gpu for word in words.split(",") for gpu in _range_of(word, words)]
+
+
+def _range_of(word: str, words: str) -> list[int]:
+    """The numbers of one word of ``words``: of ``2``, or of ``0-3``."""
     try:
-        return [int(word) for word in words.split(",")]
+        match = _RANGE.fullmatch(word)
+        if match is None:
+            return [int(word)]
+        first, last = int(match["first"]), int(match["last"])
     except ValueError:
-        raise BadInput(f"{words!r} does not name GPUs", path="--gpus", hint="write their numbers, for example 0,1,2,3") from None
+        hint = "write their numbers, for example 0,1,2,3 or 0-3"
+        raise BadInput(f"{words!r} does not name GPUs", path="--gpus", hint=hint) from None
+    if abs(last - first) >= MOST_GPUS:
+        raise BadInput(f"{word!r} are more than {MOST_GPUS} GPUs", path="--gpus", hint="write the numbers of GPUs that are there")
+    step = 1 if first <= last else -1
+    return list(range(first, last + step, step))
 
 
 @guarded
@@ -83,7 +102,9 @@ def collective(
     topology: TopologyReference = None,
     gpus: Annotated[
         str | None,
-        typer.Option("--gpus", help="Which GPUs, in the order of their ranks: 0,1,2,3. Without it: all.", show_default=False),
+        typer.Option(
+            "--gpus", help="Which GPUs, in the order of their ranks: 0,1,2,3 or 0-3. Without it: all.", show_default=False
+        ),
     ] = None,
     begin: Annotated[str, typer.Option("-b", "--begin", help="The smallest message; K, M and G are powers of 1024.")] = "8",
     end: Annotated[str, typer.Option("-e", "--end", help="The largest message.")] = "256M",

@@ -10,6 +10,8 @@ import typer
 from planner.cli.guard import guarded
 from planner.cli.options import (
     MOST,
+    CacheName,
+    CacheOption,
     Format,
     FormatOption,
     Gpu,
@@ -38,6 +40,7 @@ def disaggregate(
     percentile: TargetPercentile = None,
     engine: Annotated[str, typer.Option("--engine", help="vllm, sglang or tensorrt-llm.")] = "vllm",
     quant: Quant = None,
+    cache: CacheOption = CacheName.auto,
     gpu: Gpu = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST, help="How many pairs of pools to show.")] = 3,
     form: FormatOption = Format.table,
@@ -59,7 +62,7 @@ def disaggregate(
         percentile=percentile,
     )
     workload = workload_of(asked, idle="full")
-    spec = api.load_model(model, quant=quant)
+    spec = api.load_model(model, quant=quant, cache=cache.value)
     answer = api.disaggregate(spec, api.find_topology(topology, gpu=gpu), workload, engine=engine, top=top)
     if form is Format.json:
         from planner.render import json, pools_document

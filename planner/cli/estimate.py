@@ -6,6 +6,8 @@ from planner.cli.answer import Question, Wanted, ask, deliver
 from planner.cli.guard import guarded
 from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
+    CacheName,
+    CacheOption,
     ContextDegree,
     DataDegree,
     EngineOption,
@@ -67,6 +69,7 @@ def estimate(
     objective: ObjectiveOption = ObjectiveName.throughput,
     engine: EngineOption = "vllm",
     quant: Quant = None,
+    cache: CacheOption = CacheName.auto,
     gpu: Gpu = None,
     output: SavePlan = None,
     inline: Inline = False,
@@ -85,7 +88,7 @@ def estimate(
     """
     guess = Guess(speculative, draft_tokens, acceptance, draft_model)
     traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile, guess)
-    question = Question(model, topology, traffic, objective, engine, quant, gpu)
+    question = Question(model, topology, traffic, objective, engine, quant, gpu, cache.value)
     answer, stated = ask(question, degrees=(tensor, pipeline, data, expert, context, prompts))
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
     deliver(question, answer, stated, wanted, form)

@@ -12,6 +12,8 @@ from planner.cli.guard import guarded
 from planner.cli.options import (
     MODEL_HELP,
     MOST,
+    CacheName,
+    CacheOption,
     ContextDegree,
     DataDegree,
     EngineOption,
@@ -76,6 +78,7 @@ def explain(
     objective: ObjectiveOption = ObjectiveName.throughput,
     engine: EngineOption = "vllm",
     quant: Quant = None,
+    cache: CacheOption = CacheName.auto,
     gpu: Gpu = None,
     depth: Annotated[
         int | None,
@@ -102,7 +105,7 @@ def explain(
 
     guess = Guess(speculative, draft_tokens, acceptance, draft_model)
     traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile, guess)
-    question = Question(model, topology, traffic, objective, engine, quant, gpu)
+    question = Question(model, topology, traffic, objective, engine, quant, gpu, cache.value)
     spec, machine, workload, by = understood(question)
     degrees = Parallelism(tensor, pipeline, data, expert, context, prompts)
     answer, tree = api.explain(spec, machine, workload, degrees, engine=engine, objective=by)

@@ -22,7 +22,7 @@ from planner.cli.options import (
     Quant,
     TopologyReference,
 )
-from planner.cli.traffic import DEFAULT_CONCURRENCY, Traffic, workload_of
+from planner.cli.traffic import DEFAULT_CONCURRENCY, Acceptance, Traffic, workload_of
 from planner.errors import BadInput, ExitCode
 
 
@@ -51,6 +51,7 @@ def import_(
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, max=MOST, help="Requests in flight, over all replicas together.")
     ] = DEFAULT_CONCURRENCY,
+    acceptance: Acceptance = None,
     objective: ObjectiveOption = ObjectiveName.throughput,
     quant: Quant = None,
     gpu: Gpu = None,
@@ -79,7 +80,9 @@ def import_(
     best: Objective = "latency" if objective is ObjectiveName.latency else "throughput"
     workload = workload_of(Traffic(input_tokens, output_tokens, str(concurrency)))
     named = topology if gpu is None else None
-    answer = api.import_launch(launch, machine, workload, model=model, quant=quant, reference=named, objective=best)
+    answer = api.import_launch(
+        launch, machine, workload, model=model, quant=quant, reference=named, objective=best, acceptance=acceptance
+    )
     if output is not None and answer.saved is None:
         raise BadInput(f"is no plan to save: {answer.found.problems[0]}", path="the launch")
     if output is not None and output != STDOUT and answer.saved is not None:

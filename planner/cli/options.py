@@ -15,6 +15,13 @@ class Format(StrEnum):
     json = "json"
 
 
+class CacheName(StrEnum):
+    """What the KV cache is kept in."""
+
+    auto = "auto"
+    fp8 = "fp8"
+
+
 class ObjectiveName(StrEnum):
     """What the best plan is best at."""
 
@@ -89,8 +96,13 @@ EngineOption = Annotated[str, typer.Option("--engine", help="vllm, sglang, tenso
 Quant = Annotated[
     str | None,
     typer.Option(
-        "--quant", help="Weight format instead of the checkpoint's: bf16, fp8, int8, awq, gptq, nvfp4, mxfp4.", show_default=False
+        "--quant",
+        help="Weight format instead of the checkpoint's: bf16, fp16, fp8, fp8-block, int8, awq, gptq, nvfp4, mxfp4, bnb-4bit.",
+        show_default=False,
     ),
+]
+CacheOption = Annotated[
+    CacheName, typer.Option("--kv-cache-dtype", help="Keep keys and values in 8 bits (fp8), or as the checkpoint asks (auto).")
 ]
 Gpu = Annotated[
     str | None,

@@ -11,6 +11,8 @@ from planner.cli.guard import guarded
 from planner.cli.launch_options import EmitInto, Force, Image, Inline, Name, Namespace, Ranks, SavePlan, TargetOption
 from planner.cli.options import (
     MOST,
+    CacheName,
+    CacheOption,
     EngineOption,
     Format,
     FormatOption,
@@ -60,6 +62,7 @@ def recommend(
     objective: ObjectiveOption = ObjectiveName.throughput,
     engine: EngineOption = "vllm",
     quant: Quant = None,
+    cache: CacheOption = CacheName.auto,
     gpu: Gpu = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST, help="How many plans to show.")] = 5,
     output: SavePlan = None,
@@ -79,7 +82,7 @@ def recommend(
     """
     guess = Guess(speculative, draft_tokens, acceptance, draft_model)
     traffic = Traffic(input_tokens, output_tokens, concurrency, request_rate, batch, cached, ttft_ms, tpot_ms, percentile, guess)
-    question = Question(model, topology, traffic, objective, engine, quant, gpu)
+    question = Question(model, topology, traffic, objective, engine, quant, gpu, cache.value)
     answer, stated = ask(question, top=top)
     wanted = Wanted(output, inline, emit, target, name, namespace, image, force, ranks)
     deliver(question, answer, stated, wanted, form)

@@ -34,7 +34,7 @@ InFlight = Annotated[
 RequestRate = Annotated[
     float | None,
     typer.Option(
-        "--request-rate", min=1e-6, max=MOST, help="Requests a second that come by chance, instead.", show_default=False
+        "--request-rate", min=1e-6, max=MOST, help="Requests a second that come by chance: an open loop.", show_default=False
     ),
 ]
 StaticBatch = Annotated[
@@ -50,8 +50,7 @@ TargetPercentile = Annotated[
     int | None,
     typer.Option(
         "--percentile",
-        min=50,
-        max=99,
+        metavar="50|90|99",
         help="Hold 50, 90 or 99 % of the requests to the targets, not their mean.",
         show_default=False,
     ),
@@ -183,7 +182,7 @@ def _speculation(asked: Guess) -> Speculation | None:
         raise BadInput(f"unknown method {asked.method!r}", path="--speculative", hint=f"one of {', '.join(METHODS)}")
     if asked.acceptance is None:
         hint = "measured for your traffic; engines report it ('acceptance rate' in metrics and logs)"
-        raise BadInput("needs to know how many guesses are right", path="--acceptance-rate", hint=hint)
+        raise BadInput("is missing: it says how many guesses are right", path="--acceptance-rate", hint=hint)
     if asked.method == "eagle3" and asked.checkpoint is None:
         raise BadInput("eagle3 guesses with a checkpoint of its own", path="--draft-model", hint="the one trained for MODEL")
     if asked.method != "eagle3" and asked.checkpoint is not None:

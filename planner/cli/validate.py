@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.deliver import STDOUT
 from planner.cli.guard import guarded
 from planner.cli.options import Format, FormatOption
 from planner.errors import BadInput
@@ -44,7 +45,7 @@ def validate(
         typer.Option(
             "--predictions",
             metavar="OUT.csv",
-            help="Write the rows with columns predicted_... and their bars.",
+            help="Write the rows with columns predicted_... and their bars; - for standard output, and nothing else.",
             show_default=False,
         ),
     ] = None,
@@ -67,7 +68,11 @@ def validate(
 
     columns = [name.strip() for name in by.split(",")] if by is not None else []
     answer = api.validate(file, by=columns, include_flagged=include_flagged)
+    if predictions == Path(STDOUT):
+        sys.stdout.write(render.predictions_csv(answer))
+        return
     if predictions is not None:
+        _refuse_same(file, predictions)
         api.save_text(render.predictions_csv(answer), predictions, force=force)
         sys.stderr.write(f"wrote {predictions}\n")
     if form is Format.json:
@@ -76,6 +81,13 @@ def validate(
         sys.stdout.write(json.write(render.validation_document(answer)))
     else:
         render.validation(answer)
+
+
+def _refuse_same(file: Path, predictions: Path) -> None:
+    """Raise ``BadInput`` where the predictions would be written over the measurements."""
+    if file.exists() and predictions.exists() and file.samefile(predictions):
+        hint = "name another file: the measurements would be lost"
+        raise BadInput("is the file of the measurements", path=f"--predictions {predictions}", hint=hint)
 
 
 def _refuse_beside_plan(given: Mapping[str, object]) -> None:

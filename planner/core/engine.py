@@ -97,7 +97,8 @@ class EngineTraits:
     ``prefill_context`` those whose prompts tensor groups can split. ``prompts_apart``: a chunk of a prompt is a step of its own,
     while decoding waits, where others put both into one step. ``static_in_turn``: a static batch is cut into as many parts as there
     are stages, which go through them one after another; elsewhere it goes through as one. ``releases`` are older ways with memory, oldest
-    first (:meth:`at`), ``whole_prompts`` and ``answering`` as theirs.
+    first (:meth:`at`), ``whole_prompts`` and ``answering`` as theirs. ``vendors`` are those whose GPUs it runs on (all where ``None``).
+    ``fraction_kept(memory, chunk, sequences)`` is the share of memory it takes where that depends on its steps.
     """
 
     name: str
@@ -130,6 +131,15 @@ class EngineTraits:
     whole_prompts: int = 0
     releases: tuple[Release, ...] = ()
     answering: str = ""
+    vendors: frozenset[str] | None = None
+    fraction_kept: Callable[[Bytes, int, int], float] | None = None
+
+    def smaller(self, limits: EngineLimits, memory: Bytes, sequences: int, chunk: int) -> EngineLimits:
+        """The limits with smaller steps, and more of the memory where the engine keeps less back for those."""
+        found = replace(limits, max_sequences=sequences, max_batched_tokens=chunk)
+        if self.fraction_kept is None:
+            return found
+        return replace(found, memory_fraction=max(limits.memory_fraction, self.fraction_kept(memory, chunk, sequences)))
 
     @property
     def first_token(self) -> str:

@@ -9,10 +9,14 @@ from typing import Literal
 
 from planner.core.attention import Attention, Indexer, LatentAttention, LinearAttention, Mixer
 from planner.core.feed_forward import DenseMlp, FeedForward, MoeMlp
-from planner.core.quantization import BF16, WeightFormat
+from planner.core.quantization import BF16, CacheDtype, WeightFormat
 
 Part = Literal["attention", "mlp", "experts", "shared_experts"]
 """The matrices of a layer that a checkpoint may store in formats of their own. ``attention`` is any mixer of tokens."""
+
+
+HALF_PRECISION = 2
+"""Bytes of a number in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +122,24 @@ class ModelSpec:
 
     @property
     def storage(self) -> str:
-        """The name of the weight format, then parts that some layers store otherwise: ``mxfp4, attention bf16``."""
+        """The name of the weight format, then parts that some layers store otherwise, and the cache: ``mxfp4, attention bf16``."""
         others: dict[str, list[str]] = {}
         for layer, _ in kinds(self.layers):
             for part, weights in layer.formats:
                 parts = others.setdefault(weights.name, [])
                 parts += [part] if part not in parts else []
         words = [f"{' and '.join(parts)} {name}".replace("_", " ") for name, parts in others.items()]
-        return ", ".join([self.weight_format.name, *words])
+        cache = [] if self.cache_dtype == "auto" else [f"KV cache {self.cache_dtype}"]
+        return ", ".join([self.weight_format.name, *words, *cache])
+
+    @property
+    def cache_dtype(self) -> CacheDtype:
+        """What the KV cache is kept in: ``auto`` is 16 bits."""
+        return "fp8" if self.kv_element_bytes < HALF_PRECISION else "auto"
+
+    def cached_in(self, dtype: CacheDtype) -> ModelSpec:
+        """The same model with its KV cache in another format; ``auto`` leaves it as the checkpoint asks."""
+        return self if dtype == "auto" else replace(self, kv_element_bytes=1.0)
 
     def stored_as(self, weights: WeightFormat) -> ModelSpec:
         """The same model with its matrices in another format; which parts stay 16-bit is the checkpoint's own affair, so a

@@ -8,18 +8,18 @@ model is off on machines of that generation.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from planner.core.engine import CustomAllReduce, EngineTraits
 from planner.core.estimate import Basis, CollectiveTime, Confidence
 from planner.core.implementation import Implementation
-from planner.core.measured import MeasuredCurve
 from planner.core.operation import Operation
 from planner.cost import nccl
 from planner.cost.anchors import Anchors, interpolate
 from planner.cost.calibration import Calibration, generation_of
 from planner.cost.formula import formula
 from planner.cost.interconnect import GroupFacts
-from planner.cost.measured_here import MeasuredHere
+from planner.cost.measured_here import MeasuredHere, Model, at_size
 from planner.graph.paths import PathKind
 from planner.units import Bytes, BytesPerSecond, Seconds
 
@@ -100,9 +100,11 @@ class Collectives:
     def _all_reduce(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
         if group.ranks == 1 or size <= 0:
             return CollectiveTime(Seconds(0.0), "none", None, "high", "one rank", "none")
-        here = self._measured_here("all_reduce", group, size, self._traits.stack)
-        if here is not None:
-            return here
+        here = self._measured_here("all_reduce", group, size, self._traits.stack, partial(self._believed, group))
+        return here if here is not None else self._believed(group, size)
+
+    def _believed(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
+        """An all-reduce that was not measured on this machine with the engine's own stack."""
         limit = self._traits.custom_all_reduce.limit(group.compute_capability, group.ranks)
         has_kernel = limit > 0 and self._takes(group)
         own = self._own.reading(group) if has_kernel else None
@@ -143,8 +145,15 @@ class Collectives:
         """An all-gather of ``size`` bytes in total: the second half of a ring all-reduce."""
         if group.ranks == 1 or size <= 0:
             return Seconds(0.0)
-        here = self._measured_here("all_gather", group, size, NCCL)
-        return here.time if here is not None else Seconds(self._model(group, size)[0] / 2)
+        here = self._measured_here("all_gather", group, size, NCCL, partial(self._gathered, group))
+        return here.time if here is not None else self._gathered(group, size).time
+
+    def _gathered(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
+        time, algorithm = self._model(group, size)
+        source = "half of NCCL's all-reduce"
+        return CollectiveTime(
+            Seconds(time / 2), f"NCCL {algorithm}", group.limiting_link, confidence_of(group), source, basis_of(group)
+        )
 
     def nccl_all_reduce(self, group: GroupFacts, size: Bytes) -> Seconds:
         """An all-reduce by NCCL whatever the engine's own kernels."""
@@ -154,9 +163,10 @@ class Collectives:
 
     def _nccl_time(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
         """NCCL's all-reduce: as measured here, or on a machine alike; else its model, corrected by measurement."""
-        here = self._measured_here("all_reduce", group, size, NCCL)
-        if here is not None:
-            return here
+        here = self._measured_here("all_reduce", group, size, NCCL, partial(self._nccl_believed, group))
+        return here if here is not None else self._nccl_believed(group, size)
+
+    def _nccl_believed(self, group: GroupFacts, size: Bytes) -> CollectiveTime:
         reading = self._nccl.reading(group)
         # on other NVLinks of the generation the model knows the rings of this group, a measurement does not
         if reading is not None and (reading.whole or reading.basis == "alike"):
@@ -166,11 +176,11 @@ class Collectives:
         source = "NCCL's model, ring packing of the group"
         return CollectiveTime(modelled, f"NCCL {algorithm}", group.limiting_link, confidence_of(group), source, basis_of(group))
 
-    def _measured_here(self, operation: Operation, group: GroupFacts, size: Bytes, stack: str) -> CollectiveTime | None:
+    def _measured_here(
+        self, operation: Operation, group: GroupFacts, size: Bytes, stack: str, model: Model
+    ) -> CollectiveTime | None:
         curve = self._here.curve(operation, group.gpus, stack) if self._here else None
-        if curve is None:
-            return None
-        return measured_here(curve, size, group.limiting_link)
+        return None if curve is None else at_size(curve, size, group.limiting_link, model)
 
     def _model(self, group: GroupFacts, size: Bytes) -> tuple[Seconds, str]:
         time, algorithm = nccl.all_reduce(size, fabric_of(group))
@@ -180,12 +190,6 @@ class Collectives:
         """How far NCCL's model is off on a group; over a network, large messages are as it says."""
         small, middle, large = self._calibration.nccl[factor_key(group)].factors
         return small, middle, 1.0 if group.nodes > 1 else large
-
-
-def measured_here(curve: MeasuredCurve, size: Bytes, limiting: str | None) -> CollectiveTime:
-    """What a measurement on this very machine says."""
-    source = f"measured on this machine: {curve.source}"
-    return CollectiveTime(interpolate(curve.points, size), "measured", limiting, "high", source, "here")
 
 
 def fabric_of(group: GroupFacts) -> nccl.Fabric:

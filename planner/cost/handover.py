@@ -14,6 +14,7 @@ from functools import cached_property
 from planner.core.model import Attention, Layer, LinearAttention, Mixer, ModelSpec, kinds
 from planner.core.plan import Plan, Replica
 from planner.core.topology import PEER_LINKS, LinkKind
+from planner.core.unknown import Unknown
 from planner.core.workload import Workload
 from planner.cost.calibration import PointToPointFit
 from planner.cost.disaggregated import together_time
@@ -97,15 +98,16 @@ class Handovers:
 
     @cached_property
     def _capacity(self) -> dict[DirectedLink, float]:
-        """What sends reach of each directed link: as hop_rate has it where they are alone."""
-        links, fit = self._wires.topology.links, self._fit
+        """What sends reach of each directed link: as hop_rate has it where they are alone, never more than was measured."""
+        fit, found = self._fit, {}
         shares = dict.fromkeys(PEER_LINKS, fit.nvlink_efficiency) | {LinkKind.NETWORK: fit.network_efficiency}
-        return {
-            (number, forward): shares[links[number].kind] * float(links[number].bandwidth)  # type: ignore[arg-type]
-            if links[number].kind in shares and isinstance(links[number].bandwidth, int | float)
-            else achieved
-            for (number, forward), achieved in self._wires.capacity.items()
-        }
+        for directed, achieved in self._wires.capacity.items():
+            link = self._wires.topology.links[directed[0]]
+            found[directed] = achieved
+            if link.kind in shares and not isinstance(link.bandwidth, Unknown):
+                line = shares[link.kind] * link.bandwidth
+                found[directed] = line if link.measured is None else min(line, float(link.measured))
+        return found
 
     def sends(self, prefill: Plan, sender: Replica, decode: Plan, receiver: Replica) -> Sends:
         """Who sends how much to whom."""

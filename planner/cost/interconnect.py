@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,12 @@ class Interconnect:
         """The line rate of the weakest link of a path."""
         rates = [self.topology.links[number].bandwidth for number, _ in path.links]
         return BytesPerSecond(min((rate for rate in rates if not isinstance(rate, Unknown)), default=0.0))
+
+    def measured(self, path: Path) -> BytesPerSecond:
+        """What a path carries by the links of it that were measured, B/s; infinite where none was."""
+        crossings = Counter(path.links)
+        known = [(self.topology.links[link[0]].measured, times) for link, times in crossings.items()]
+        return BytesPerSecond(min((rate / times for rate, times in known if rate is not None), default=math.inf))
 
     def describe(self, directed: DirectedLink) -> str:
         """A link as a person reads it: ``NVLink gpu0–gpu2 (48 GB/s)``."""

@@ -9,6 +9,10 @@ from typing import TypeVar
 
 Size = TypeVar("Size", bound=float)
 
+STICKS_OUT = 2.0
+"""A message that took so many times as long as a larger one, or more, did not take that by itself."""
+_AROUND = 8
+
 
 def isotonic(rows: Sequence[tuple[Size, float]]) -> list[tuple[Size, float]]:
     """The nearest times (in the logarithm) that never fall with size: neighbours out of order are pooled.
@@ -26,6 +30,39 @@ def isotonic(rows: Sequence[tuple[Size, float]]) -> list[tuple[Size, float]]:
             pools[-2:] = [((left * weight + right * other) / (weight + other), weight + other)]
     smooth = [math.exp(value) for value, weight in pools for _ in range(weight)]
     return [(size, time) for (size, _), time in zip(rows, smooth, strict=True)]
+
+
+def without_outliers(rows: Sequence[tuple[Size, float]]) -> list[tuple[Size, float]]:
+    """The rows but those that stick out, at least one of which stays.
+
+    A row and a larger message near it that took a fraction of its time cannot both be right: it is the one that is at odds with
+    more of the rows around it, of equals the slower, for other traffic slows a message down and nothing speeds it up.
+
+    >>> without_outliers([(1, 12.0), (2, 13.0), (4, 270.0), (8, 16.0), (16, 28.0), (32, 5.0), (64, 30.0)])
+    [(1, 12.0), (2, 13.0), (8, 16.0), (16, 28.0), (64, 30.0)]
+    """
+    kept = list(rows)
+    while True:
+        odds = _at_odds(kept)
+        if not any(odds):
+            return kept
+        blame = [(len(others), time) for others, (_, time) in zip(odds, kept, strict=True)]
+        kept = [
+            row
+            for row, own, others in zip(kept, blame, odds, strict=True)
+            if not others or any(blame[other] > own for other in others)
+        ]
+
+
+def _at_odds(rows: Sequence[tuple[Size, float]]) -> list[list[int]]:
+    """For every row the places of those near it of which one, smaller, took too long beside the other."""
+    found: list[list[int]] = [[] for _ in rows]
+    for place, (_, time) in enumerate(rows):
+        for later in range(place + 1, min(place + 1 + _AROUND, len(rows))):
+            if time >= STICKS_OUT * rows[later][1]:
+                found[place].append(later)
+                found[later].append(place)
+    return found
 
 
 def without_spikes(rows: Sequence[tuple[Size, float]]) -> list[tuple[Size, float]]:

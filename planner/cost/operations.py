@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from planner.core.estimate import CollectiveTime
@@ -27,11 +28,10 @@ from planner.cost.collectives import (
     confidence_of,
     fabric_of,
     factor_key,
-    measured_here,
 )
 from planner.cost.formula import formula
 from planner.cost.interconnect import GroupFacts, Interconnect
-from planner.cost.measured_here import MeasuredHere
+from planner.cost.measured_here import MeasuredHere, at_size
 from planner.cost.point_to_point import hop_time
 from planner.errors import BadInput
 from planner.graph.paths import DirectedLink, PathKind
@@ -80,6 +80,7 @@ class Operations:
         self.implementation = implementation
         self._here = MeasuredHere(wires)
         self._all_reduces = Collectives(calibration, implementation, self._here)
+        self._unmeasured = Collectives(calibration, implementation, self._here.besides(implementation.stack))
         self._busy: dict[tuple[Operation, tuple[int, ...]], tuple[DirectedLink, float]] = {}
         self._curves: dict[tuple[Operation, tuple[int, ...]], tuple[tuple[Bytes, Seconds], ...]] = {}
 
@@ -90,14 +91,8 @@ class Operations:
         ``BadInput`` where no link joins them.
         """
         taken = self._taken(operation, tuple(gpus), size)
-        floor = self._launch(gpus, taken)
-        stack = self.implementation.stack if operation == "all_reduce" else NCCL
-        launched = self._here.curve(operation, tuple(gpus), stack + EAGER) if eager and taken.time > 0 else None
-        if launched is not None:
-            taken = measured_here(launched, size, taken.limiting_link)
-        elif eager and 0 < taken.time < floor:
-            told = "launched one by one, without CUDA graphs"
-            taken = CollectiveTime(floor, "launch", None, taken.confidence, told, "launch")
+        if eager and taken.time > 0:
+            taken = self._eager(operation, tuple(gpus), size, taken)
         algorithm = size / taken.time if taken.time > 0 else 0.0
         bus = algorithm * nccl_ops.bus_factor(operation, len(gpus))
         low, high = self._interval(taken)
@@ -132,7 +127,12 @@ class Operations:
             return self._all_reduces.all_reduce(group, size)
         here = self._here.curve(operation, gpus, NCCL)
         if here is not None:
-            return measured_here(here, size, self._limiting(operation, group, gpus))
+            return at_size(here, size, self._limiting(operation, group, gpus), partial(self._modelled, operation, gpus))
+        return self._modelled(operation, gpus, size)
+
+    def _modelled(self, operation: Operation, gpus: tuple[int, ...], size: Bytes) -> CollectiveTime:
+        """An operation other than an all-reduce as if nobody had measured it on this machine."""
+        group = self.wires.group(gpus)
         key = operation, gpus if operation == "send_recv" else group.gpus
         curve = self._curves.get(key)
         if curve is None:
@@ -144,6 +144,27 @@ class Operations:
         algorithm = f"NCCL {self.model(operation, key[1], size)[1]}"
         limiting = self._limiting(operation, group, gpus)
         return CollectiveTime(interpolate(curve, size), algorithm, limiting, confidence, source, basis)
+
+    def _eager(self, operation: Operation, gpus: tuple[int, ...], size: Bytes, taken: CollectiveTime) -> CollectiveTime:
+        """The operation that takes ``taken`` in a CUDA graph, without one: as measured so on this machine, else no faster than a launch."""
+        stack = self.implementation.stack if operation == "all_reduce" else NCCL
+        launched = self._here.curve(operation, gpus, stack + EAGER)
+        if launched is None:
+            return self._launched(gpus, taken)
+
+        def believed(one: Bytes) -> CollectiveTime:
+            if operation == "all_reduce":
+                return self._launched(gpus, self._unmeasured.all_reduce(self.wires.group(gpus), one))
+            return self._launched(gpus, self._modelled(operation, gpus, one))
+
+        return at_size(launched, size, taken.limiting_link, believed)
+
+    def _launched(self, gpus: tuple[int, ...], taken: CollectiveTime) -> CollectiveTime:
+        """What takes ``taken`` in a CUDA graph, by the launch alone where that takes longer."""
+        floor = self._launch(gpus, taken)
+        if taken.time >= floor:
+            return taken
+        return CollectiveTime(floor, "launch", None, taken.confidence, "launched one by one, without CUDA graphs", "launch")
 
     def _curve(self, operation: Operation, gpus: tuple[int, ...]) -> tuple[tuple[Bytes, Seconds], ...]:
         """Times at powers of two that never fall with size, whatever a protocol's switch or a factor does."""

@@ -301,14 +301,16 @@ class Placed:
         tight = tight_note(strategy.memory, stages, model, tokens, strategy.parallelism, strategy.limits, strategy.traits)
         notes = [tight] if tight is not None else []
         if metrics.wait > WORTH_SAYING * metrics.ttft:
+            offered = f"{strategy.offered:,.1f}".removesuffix(".0")
             notes.append(
-                f"{strategy.offered:g} requests a replica, room for {strategy.room}: they wait {metrics.wait:.1f} s for KV cache"
+                f"{offered} requests a replica, room for {strategy.room:,}: they wait {metrics.wait:,.1f} s for KV cache"
             )
         if strategy.workload.load == "batch" and len(strategy.stages) > 1:
             how = f"in {strategy.micro_batches} parts, one after another" if strategy.micro_batches > 1 else "as one"
             notes.append(f"a static batch goes through the stages {how}: one of them works at a time")
         elif strategy.micro_batches < len(strategy.stages):
-            notes.append(f"{strategy.requests} requests cannot keep {len(strategy.stages)} stages busy")
+            few = f"{strategy.requests} request{'s' * (strategy.requests != 1)}"
+            notes.append(f"{few} cannot keep {len(strategy.stages)} stages busy")
         return tuple(notes)
 
 

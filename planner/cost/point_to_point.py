@@ -30,13 +30,12 @@ def boundary_bytes(tokens: int, hidden_size: int, element_bytes: int, tensors: i
 
 
 def hop_rate(wires: Interconnect, fit: PointToPointFit, sender: int, receiver: int) -> BytesPerSecond:
-    """What a send from GPU ``sender`` to GPU ``receiver`` reaches when alone."""
+    """What a send from GPU ``sender`` to GPU ``receiver`` reaches when alone: never more than was measured on a link of its way."""
     path = wires.path(sender, receiver)
-    if path.kind is PathKind.NVLINK:
-        return BytesPerSecond(fit.nvlink_efficiency * wires.peak(path))
-    if path.kind is PathKind.NETWORK:
-        return BytesPerSecond(fit.network_efficiency * wires.peak(path))
-    return wires.rate(path)
+    efficiency = {PathKind.NVLINK: fit.nvlink_efficiency, PathKind.NETWORK: fit.network_efficiency}.get(path.kind)
+    if efficiency is None:
+        return wires.rate(path)
+    return BytesPerSecond(min(efficiency * wires.peak(path), wires.measured(path)))
 
 
 def hop_time(wires: Interconnect, fit: PointToPointFit, sender: int, receiver: int, size: Bytes, kept: float = 1.0) -> Seconds:

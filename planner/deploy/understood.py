@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from planner.core.quantization import CacheDtype
 from planner.deploy.found import DEVICES, TGI, Found
+from planner.deploy.guessing import Guesses, guesses_of
 from planner.documents import strict_yaml
 from planner.errors import BadInput
 
@@ -30,6 +33,9 @@ _VLLM = {
     "--gpu-memory-utilization": "memory",
     "--quantization": "quantisation",
     "-q": "quantisation",
+    "--kv-cache-dtype": "cache",
+    "--speculative-config": "guesses",
+    "-sc": "guesses",
     "--dtype": "dtype",
     "--nnodes": "nodes",
     "-n": "nodes",
@@ -70,6 +76,10 @@ _SGLANG = {
     "--chunked-prefill-size": "batched",
     "--mem-fraction-static": "memory",
     "--quantization": "quantisation",
+    "--kv-cache-dtype": "cache",
+    "--speculative-algorithm": "guess method",
+    "--speculative-num-steps": "guesses",
+    "--speculative-draft-model-path": "guess checkpoint",
     "--dtype": "dtype",
     "--nnodes": "nodes",
     "--node-rank": "node",
@@ -89,6 +99,7 @@ _TENSORRT = {
     "--max-seq-len": "context",
     "--free-gpu-memory-fraction": "memory",
     "--kv-cache-free-gpu-memory-fraction": "memory",
+    "--kv-cache-dtype": "cache",
     "--extra-llm-api-options": "options",
     "--config": "options",
 }
@@ -101,6 +112,8 @@ _TGI = {
     "--max-batch-prefill-tokens": "batched",
     "--cuda-memory-fraction": "memory",
     "--quantize": "quantisation",
+    "--kv-cache-dtype": "cache",
+    "--speculate": "guesses",
 }
 _KEYS = {
     "tensor_parallel_size": "tensor",
@@ -165,6 +178,8 @@ class Understood:
     batched: int | None
     memory: float | None
     quantisation: str | None
+    cache: CacheDtype
+    guesses: Guesses | None
     partition: tuple[int, ...] | None
     gone: tuple[str, ...]
     meeting: str = ""
@@ -228,6 +243,8 @@ def understand(found: Found, source: str) -> Understood:
         batched=None if batched is None else max(1, batched // divided),
         memory=memory,
         quantisation=said.get("quantisation"),
+        cache="fp8" if said.get("cache", "").startswith("fp8") else "auto",
+        guesses=guesses_of(engine, said, source),
         partition=_partition(engine, found, said, source),
         gone=tuple(f"{option}: {why}" for option, why in GONE[engine].items() if option in _spelled(found.argv)),
         meeting=" ".join(said[name] for name in ("leader", "leader port") if name in said),
@@ -288,6 +305,10 @@ def _options_file(found: Found, name: str | None, source: str) -> dict[str, str]
     cache = data.get("kv_cache_config")
     if isinstance(cache, dict) and "free_gpu_memory_fraction" in cache:
         said["memory"] = str(cache["free_gpu_memory_fraction"])
+    if isinstance(cache, dict) and "dtype" in cache:
+        said["cache"] = str(cache["dtype"])
+    if isinstance(data.get("speculative_config"), dict):
+        said["guesses"] = json.dumps(data["speculative_config"], default=str)
     if isinstance(data.get("pp_partition"), list):
         said["partition"] = ",".join(map(str, data["pp_partition"]))
     return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 
@@ -31,14 +32,28 @@ def implementations() -> dict[str, Implementation]:
     return {one.name: one for one in found}
 
 
-def find_implementations(name: str) -> tuple[Implementation, ...]:
-    """The implementation called ``name``; all of them for ``auto``. Raises ``BadInput`` with the known ones."""
+def find_implementations(name: str, vendors: Collection[str] = ()) -> tuple[Implementation, ...]:
+    """The implementation called ``name``; for ``auto`` all that run on GPUs of all ``vendors``. Raises ``BadInput`` with those."""
     known = implementations()
-    if name.lower() == AUTO:
-        return tuple(known.values())
-    if name.lower() not in known:
-        raise unknown_name("implementation", name, known, hint=f"known: {AUTO}, {', '.join(known)}")
-    return (known[name.lower()],)
+    running = {one.name: one for one in known.values() if not _lacking(one.name, vendors)}
+    asked = name.lower()
+    if asked == AUTO:
+        return tuple(running.values())
+    if asked in running:
+        return (running[asked],)
+    if asked in known:
+        raise BadInput(f"{asked} does not run on {_lacking(asked, vendors)} GPUs", hint=f"take {AUTO}, {', '.join(running)}")
+    versioned = next((one for one in running if asked.startswith(f"{one}-")), None)
+    if versioned is not None:
+        raise BadInput(f"unknown implementation {name!r}", hint=f"versions cannot be chosen; take {versioned}")
+    raise unknown_name("implementation", name, running, hint=f"known: {AUTO}, {', '.join(running)}")
+
+
+def _lacking(name: str, vendors: Collection[str]) -> str:
+    """The first of ``vendors`` on whose GPUs an implementation does not run; empty where it runs on all."""
+    engine = engines().get(name)
+    there = engine.traits.vendors if engine else None
+    return "" if there is None else next((vendor for vendor in sorted(vendors) if vendor not in there), "")
 
 
 def written_implementation(text: str) -> tuple[Implementation, bool]:

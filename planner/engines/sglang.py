@@ -110,6 +110,7 @@ TRAITS = EngineTraits(
     pipeline_tensors=2,
     pipeline_sliced=True,
     default_limits=_default_limits,
+    fraction_kept=memory_fraction,
     expert_degrees=_expert_degrees,
     default_partition=default_partition,
     decode_context=frozenset({"latent"}),
@@ -141,7 +142,7 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, replicas: Sequence[Repl
         command.state("quantisation", model.weight_format.name)
     if model.dtype_override is not None:
         command.state("dtype", model.dtype_override)
-    if model.kv_element_bytes == 1:
+    if model.cache_dtype == "fp8":
         command.state("cache-dtype", "fp8_e4m3")
     command.state("context", limits.max_model_tokens)
     command.state("sequences", limits.max_sequences * together)

@@ -98,6 +98,7 @@ TRAITS = EngineTraits(
     speculation=frozenset(METHODS),
     pipelined_speculation=frozenset(METHODS),
     releases=(Release("1.1", _MEMORY, _default_limits, cache_groups=False, answering="tensorrt-llm-1.0"),),
+    vendors=frozenset({"NVIDIA"}),
     sources=("TensorRT-LLM main, November 2026 (read, not run)",),
 )
 
@@ -109,10 +110,13 @@ def _world(plan: Plan) -> tuple[int, int]:
     return degrees.tensor * together, together
 
 
-def _config(plan: Plan) -> dict[str, Any]:
+def _config(plan: Plan, model: ModelSpec) -> dict[str, Any]:
     """The options file: what the command line cannot say, and the limits the plan leans on."""
     degrees, limits = plan.parallelism, plan.limits
     tensor, together = _world(plan)
+    cache: dict[str, Any] = {"free_gpu_memory_fraction": limits.memory_fraction}
+    if model.cache_dtype != "auto":
+        cache["dtype"] = model.cache_dtype
     config: dict[str, Any] = {
         "tensor_parallel_size": tensor,
         "pipeline_parallel_size": degrees.pipeline,
@@ -129,7 +133,7 @@ def _config(plan: Plan) -> dict[str, Any]:
         "max_num_tokens": limits.max_batched_tokens,
         "max_seq_len": limits.max_model_tokens,
         "enable_chunked_prefill": True,
-        "kv_cache_config": {"free_gpu_memory_fraction": limits.memory_fraction},
+        "kv_cache_config": cache,
         "cuda_graph_config": {"enable_padding": True, "max_batch_size": limits.max_sequences},
     }
     if plan.speculation is not None:
@@ -200,7 +204,9 @@ def launch(plan: Plan, model: ModelSpec, topology: Topology) -> LaunchSpec:
         for number, replica in enumerate(plan.placement):
             processes.append(_process(plan, model, topology, number, by_host(topology, replica)))
     header = f"# TensorRT-LLM {TRAITS.version} options, {CHECKED}\n"
-    return LaunchSpec(tuple(processes), {CONFIG_FILE: header + yaml_out.write(_config(plan))}, _notes(plan, model, topology))
+    return LaunchSpec(
+        tuple(processes), {CONFIG_FILE: header + yaml_out.write(_config(plan, model))}, _notes(plan, model, topology)
+    )
 
 
 ENGINE = Engine(TRAITS, launch)

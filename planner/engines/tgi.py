@@ -82,6 +82,7 @@ TRAITS = EngineTraits(
     sources=(TGI.read_from,),
     most_stages=1,
     spans_hosts=False,
+    vendors=frozenset({"NVIDIA", "AMD"}),
 )
 
 
@@ -107,7 +108,7 @@ def _command(plan: Plan, model: ModelSpec, number: int) -> Command:
         command.state("quantisation", _ONLINE_QUANTISATION[stored.name])
     if stored.name in _DTYPES:  # TGI takes no dtype beside quantised weights
         command.state("dtype", _DTYPES[model.dtype_override or stored.name])
-    if model.kv_element_bytes == 1:
+    if model.cache_dtype == "fp8":
         command.state("cache-dtype", "fp8_e4m3fn")
     command.state("input", limits.max_model_tokens - 1)
     command.state("context", limits.max_model_tokens)

@@ -126,7 +126,7 @@ def _command(plan: Plan, model: ModelSpec, wires: Wires, groups: Iterable[Group]
         command.state("quantisation", model.weight_format.name)
     if model.dtype_override is not None:
         command.state("dtype", model.dtype_override)
-    if model.kv_element_bytes == 1:
+    if model.cache_dtype == "fp8":
         command.state("cache-dtype", "fp8")
     command.state("context", limits.max_model_tokens)
     command.state("sequences", limits.max_sequences)

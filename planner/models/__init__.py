@@ -13,14 +13,15 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from planner.core.model import ModelSpec
+from planner.core.model import HALF_PRECISION, ModelSpec
 from planner.errors import BadInput, nearest
 from planner.models.config import Config
 from planner.models.family import Family
-from planner.models.generic import GENERIC, is_standard
+from planner.models.generic import GENERIC, is_standard, writes_text
 from planner.models.quantization import FIELD
 
-HALF_PRECISION = 2
+NOT_COUNTED = "not counted: engines load them to speculate"
+"""How the note of prediction layers ends, which are counted where they are speculated with."""
 
 
 @cache
@@ -71,15 +72,15 @@ def read_config(
     if family is None:
         if not is_standard(text):
             raise _unsupported(config, architectures[0], source)
+        if not any(writes_text(text, one) for one in architectures):
+            raise _no_decoder(architectures[0], source)
         family = GENERIC
     model = family.read(text, name)
     if not any(layer.attention is not None for layer in model.layers):
         raise text.refuse("num_hidden_layers", "none of the layers has attention: not a decoder that this release plans")
     if model.prediction_layers:
         drafted = f"{len(model.prediction_layers)} multi-token-prediction layer{'s' * (len(model.prediction_layers) > 1)}"
-        text.notes.append(
-            f"{drafted} ({model.prediction_parameters / 1e9:.1f}B parameters) not counted: engines load them to speculate"
-        )
+        text.notes.append(f"{drafted} ({model.prediction_parameters / 1e9:.1f}B parameters) {NOT_COUNTED}")
     if model.kv_element_bytes < HALF_PRECISION:
         text.notes.append(f"the checkpoint asks for a KV cache of {8 * model.kv_element_bytes:g} bits a number: planned with it")
     return replace(model, notes=tuple(dict.fromkeys(text.notes)))
@@ -99,6 +100,15 @@ def _without(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config without what it says of quantisation, here and in configs within."""
     kept = {key: value for key, value in config.items() if key != FIELD}
     return {key: _without(value) if isinstance(value, Mapping) else value for key, value in kept.items()}
+
+
+def _no_decoder(architecture: str, source: str) -> BadInput:
+    """The refusal of an architecture that writes no text."""
+    return BadInput(
+        f"the architecture {architecture!r} writes no text: an encoder, or a model of embeddings or scores",
+        path=f"{source}: $.architectures[0]",
+        hint="decoders are planned, whose architecture mostly ends in ForCausalLM",
+    )
 
 
 def _unsupported(config: Mapping[str, Any], architecture: str, source: str) -> BadInput:

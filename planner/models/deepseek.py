@@ -20,7 +20,7 @@ from planner.models.family import (
 
 def latent_model(config: Config, name: str, family: str) -> ModelSpec:
     """A decoder of latent attention (grouped-query where there is no latent), dense layers, then experts."""
-    form: Mixer = latent_attention(config) if config.get("kv_lora_rank") else attention(config)
+    form: Mixer = latent_attention(config) if config.get("kv_lora_rank") is not None else attention(config)
     corrected = config.word("topk_method") == "noaux_tc"
     routed = experts(config, shared_experts(config), router_bias=corrected)
     blocks = sparse_layers(config, optional_dense(config), routed)

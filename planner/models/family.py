@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from planner.core.model import Attention, DenseMlp, FeedForward, Indexer, LatentAttention, Layer, ModelSpec, MoeMlp
 from planner.models.config import MAX_LAYERS, MAX_NUMBER, Config
@@ -13,6 +13,8 @@ from planner.models.quantization import checkpoint, layer_formats
 
 FULL = ("full_attention", "attention", "full", "deepseek_sparse_attention")
 WINDOWED = ("sliding_attention", "chunked_attention", "sliding_window", "local")
+_LENGTH_STATED = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
+"""Kinds of stretched positions whose ``max_position_embeddings`` is that of the stretched model already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +151,58 @@ def rope_settings(config: Config) -> Mapping[str, Any]:
     return config.mapping("rope_scaling") or config.mapping("rope_parameters")
 
 
+def served_positions(config: Config, stated: int) -> int:
+    """The most positions of a request that engines take where the config states so many (vLLM 0.33, ``_get_and_verify_max_len``).
+
+    ``model_max_length`` goes before what is ``stated``. Linear and dynamic scaling stretch it. YaRN and the like do not: what is
+    stated is taken to be the length they reach. Where it is less, that is noted.
+    """
+    longest = config.get("model_max_length")
+    if _whole(longest):
+        stated = longest
+    if "gemma3" in config.word("model_type"):  # stated as stretched
+        return stated
+    settings = rope_settings(config)
+    nested = [one for one in settings.values() if isinstance(one, Mapping)]
+    factor, reached = 1.0, stated
+    for one in nested or [settings]:
+        kind = _rope_kind(one)
+        if kind not in _LENGTH_STATED:
+            factor = _rope_factor(one) or factor
+        elif kind == "yarn":
+            reached = max(reached, rope_positions(config, stated, one))
+    if reached > stated:
+        config.notes.append(
+            f"YaRN reaches {reached} positions, max_position_embeddings is {stated}: engines take {stated} until that says {reached}"
+        )
+    return min(int(stated * factor), MAX_NUMBER)
+
+
+def _whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_NUMBER
+
+
+def _rope_kind(scaling: Mapping[str, Any]) -> str:
+    return str(scaling.get("rope_type", scaling.get("type")))
+
+
+def _rope_factor(scaling: Mapping[str, Any]) -> float | None:
+    """By how much positions are stretched, ``None`` where that is not said in a way that can be used."""
+    factor = scaling.get("factor")
+    usable = isinstance(factor, int | float) and not isinstance(factor, bool) and 1 <= factor <= MAX_NUMBER
+    return float(factor) if usable and factor is not None else None
+
+
 def rope_positions(config: Config, max_positions: int, scaling: Mapping[str, Any] | None = None) -> int:
-    """Length of the rotary cos/sin table: linear and YaRN scaling stretch it beyond the trained positions."""
+    """Length of the rotary cos/sin table: linear, dynamic and YaRN scaling stretch it beyond the trained positions."""
     scaling = rope_settings(config) if scaling is None else scaling
-    kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
-    if not isinstance(factor, int | float) or isinstance(factor, bool) or not 1 <= factor <= MAX_NUMBER:
+    kind, factor = _rope_kind(scaling), _rope_factor(scaling)
+    if factor is None:
         return max_positions
-    if kind == "linear":
+    if kind in {"linear", "dynamic"}:
         return int(max_positions * factor)
     original = scaling.get("original_max_position_embeddings")
-    if kind == "yarn" and isinstance(original, int):
+    if kind == "yarn" and _whole(original):
         return max(max_positions, int(original * factor))
     return max_positions
 
@@ -207,7 +251,7 @@ def decoder(
         vocabulary_size=config.count("vocab_size", vocabulary),
         layers=kept,
         tied_embeddings=config.flag("tie_word_embeddings", tied),
-        max_positions=positions,
+        max_positions=served_positions(config, positions),
         rope_tables=rope,
         encoder_parameters=encoder_parameters(config, hidden),
         weight_format=weights,

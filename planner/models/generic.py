@@ -41,6 +41,22 @@ _STRANGE = (
     "num_kv_shared_layers",
 )
 """Fields that change what a layer is in ways only a family can know."""
+_NO_TEXT = (
+    "ForMaskedLM",
+    "ForPreTraining",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForRetrieval",
+    "ForTextEncoding",
+    "ForRewardModeling",
+    "Classification",
+    "Model",
+)
+_TEXT = ("LMHeadModel", "ChatModel")
+"""Ends of names by which architectures say that they write no text, or do though they end in ``Model`` (vLLM 0.33 config/model.py,
+``_SUFFIX_TO_DEFAULTS``; what Transformers calls the heads of encoders)."""
+_ENCODERS = ("bert", "electra")
+"""In the names of encoders that can be made decoders by ``is_decoder``."""
 
 
 def is_standard(config: Config) -> bool:
@@ -52,9 +68,18 @@ def is_standard(config: Config) -> bool:
     )
 
 
+def writes_text(config: Config, architecture: str) -> bool:
+    """Whether an architecture goes on with a text token by token, as far as its name and ``is_decoder`` say."""
+    if config.get("is_decoder") is True:
+        return True
+    if any(word in architecture.lower() for word in _ENCODERS):
+        return False
+    return architecture.endswith(_TEXT) or not architecture.endswith(_NO_TEXT)
+
+
 def _read(config: Config, name: str) -> ModelSpec:
     form: Mixer
-    if config.get("kv_lora_rank"):
+    if config.get("kv_lora_rank") is not None:
         form, what = latent_attention(config), "latent attention"
         mixers: list[Mixer] = [form] * config.layers()
     else:

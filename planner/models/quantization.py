@@ -115,7 +115,7 @@ def checkpoint(config: Config) -> Stored:
         return _modelopt(config, settings)
     if method in {"compressed-tensors", "compressed_tensors"}:
         return _compressed(config, settings)
-    return Stored(_whole(config, settings, method), Exclusions(_excluded(config, settings)))
+    return Stored(_everywhere(config, settings, method), Exclusions(_excluded(config, settings)))
 
 
 def _excluded(config: Config, settings: Mapping[str, Any]) -> list[str]:
@@ -130,18 +130,17 @@ def _excluded(config: Config, settings: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _whole(config: Config, settings: Mapping[str, Any], method: str) -> WeightFormat:
+def _everywhere(config: Config, settings: Mapping[str, Any], method: str) -> WeightFormat:
+    """One format for all that is not excluded."""
     if method in _FLOAT8:
-        return FORMATS["fp8-block"] if settings.get("weight_block_size") else FORMATS["fp8"]
+        return _blocks(config, settings)
     if method in {"bitsandbytes", "bnb"}:
         return FORMATS["bnb-4bit"] if settings.get("load_in_4bit") or settings.get("_load_in_4bit") else FORMATS["int8"]
     base = method.removesuffix("_marlin").removeprefix("intel/")
     if base in {"awq", "gptq", "auto-round", "auto_round"}:
-        bits, group = (
-            settings.get("bits", settings.get("w_bit", 4)),
-            settings.get("group_size", settings.get("q_group_size", 128)),
-        )
-        if bits in (4, 8) and isinstance(group, int) and (group == -1 or 16 <= group <= 1024):
+        bits = _whole(config, settings, ("bits", "w_bit"), 4)
+        group = _whole(config, settings, ("group_size", "q_group_size"), 128)
+        if bits in (4, 8) and (group == -1 or 16 <= group <= 1024):
             return integers("awq" if base == "awq" else "gptq", bits, None if group == -1 else group, zeros=True)
         raise config.refuse(FIELD, f"{method} with {bits} bits in groups of {group} is not read yet", HINT)
     if method == "quark":
@@ -156,13 +155,48 @@ def _whole(config: Config, settings: Mapping[str, Any], method: str) -> WeightFo
     raise config.refuse(f"{FIELD}.quant_method", f"{method or 'no method'!r} is not read yet", HINT)
 
 
+def _whole(config: Config, settings: Mapping[str, Any], names: Sequence[str], default: int) -> int:
+    """The whole number under the first of ``names`` that is there."""
+    name = next((name for name in names if settings.get(name) is not None), None)
+    value = default if name is None else settings[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise config.refuse(f"{FIELD}.{name}", f"must be a whole number, found {value!r}")
+    return value
+
+
+def _blocks(config: Config, settings: Mapping[str, Any]) -> WeightFormat:
+    """FP8 with a scale for every tile where there is the size of one."""
+    size, known = settings.get("weight_block_size"), FORMATS["fp8-block"]
+    if size is None:
+        return FORMATS["fp8"]
+    if not isinstance(size, list) or len(size) != 2 or not all(type(one) is int and one > 0 for one in size):
+        raise config.refuse(f"{FIELD}.weight_block_size", f"must be two whole numbers above 0, found {str(size)[:60]!r}", HINT)
+    if tuple(size) != known.block:
+        config.notes.append(f"weight_block_size {size}: planned as blocks of {' × '.join(map(str, known.block or ()))}")
+    return known
+
+
+def _cache_bits(config: Config, settings: Mapping[str, Any], widths: Sequence[int]) -> int | None:
+    """How many bits ``kv_cache_scheme`` gives a number of the KV cache, of the ``widths`` that engines have; ``None`` without one."""
+    scheme = settings.get("kv_cache_scheme")
+    if scheme is None:
+        return None
+    bits = scheme.get("num_bits") if isinstance(scheme, dict) else None
+    if type(bits) is not int or bits not in widths:
+        problem = f"num_bits must be {' or '.join(map(str, widths))}, found {bits!r}"
+        hint = "with --quant, what a checkpoint says of how it is stored is passed over"
+        raise config.refuse(f"{FIELD}.kv_cache_scheme", problem, hint)
+    return bits
+
+
 def _modelopt(config: Config, settings: Mapping[str, Any]) -> Stored:
     """NVIDIA ModelOpt: one algorithm, or one for each module (``MIXED_PRECISION``), and modules that stay 16-bit."""
     algorithm = settings.get("quant_algo")
     kv = settings.get("kv_cache_quant_algo")
-    scheme = settings.get("kv_cache_scheme")
-    bits = scheme.get("num_bits") if isinstance(scheme, dict) else None
-    kv_bytes = _KV_BYTES.get(str(kv), bits / 8 if bits in (4, 8) else 2)
+    bits = _cache_bits(config, settings, (4, 8))
+    kv_bytes = _KV_BYTES.get(str(kv), bits / 8 if bits is not None else 2)
+    if kv is not None and str(kv) not in _KV_BYTES:
+        config.notes.append(f"a KV cache in {str(kv)[:40]} is not read: planned with {8 * kv_bytes:g} bits a number")
     excluded = Exclusions(_excluded(config, settings))
     if algorithm is None and "config_groups" not in settings:
         return Stored(BF16, kv_element_bytes=kv_bytes)
@@ -176,7 +210,7 @@ def _modelopt(config: Config, settings: Mapping[str, Any]) -> Stored:
         known = tuple((Exclusions(names), _algorithm(config, one)) for one, names in named.items())
         return Stored(BF16, excluded, known, kv_bytes)
     if algorithm is None:
-        return replace(_compressed(config, settings), kv_element_bytes=kv_bytes)
+        return replace(_groups(config, settings), kv_element_bytes=kv_bytes)
     return Stored(_algorithm(config, algorithm, settings), excluded, kv_element_bytes=kv_bytes)
 
 
@@ -193,7 +227,13 @@ def _algorithm(config: Config, algorithm: object, settings: Mapping[str, Any] | 
 
 
 def _compressed(config: Config, settings: Mapping[str, Any]) -> Stored:
-    """compressed-tensors: groups of modules with a scheme each; ``Linear`` means all that no other group takes."""
+    """compressed-tensors, whose KV cache engines read in 8 bits alone (vLLM 0.33, ``validate_kv_cache_scheme``)."""
+    bits = _cache_bits(config, settings, (8,))
+    return replace(_groups(config, settings), kv_element_bytes=2 if bits is None else bits / 8)
+
+
+def _groups(config: Config, settings: Mapping[str, Any]) -> Stored:
+    """Groups of modules with a scheme each; ``Linear`` means all that no other group takes."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not all(isinstance(one, dict) for one in groups.values()):
         raise config.refuse(f"{FIELD}.config_groups", "must be an object of groups", HINT)
@@ -208,10 +248,7 @@ def _compressed(config: Config, settings: Mapping[str, Any]) -> Stored:
             weights = stored
         else:
             named.append((Exclusions(targets), stored))
-    scheme = settings.get("kv_cache_scheme")
-    bits = scheme.get("num_bits") if isinstance(scheme, dict) else None
-    excluded = Exclusions(_excluded(config, settings))
-    return Stored(weights or BF16, excluded, tuple(named), 1 if bits == 8 else 2)
+    return Stored(weights or BF16, Exclusions(_excluded(config, settings)), tuple(named))
 
 
 def _scheme(config: Config, group: Mapping[str, Any], place: str) -> WeightFormat:

@@ -126,7 +126,7 @@ def _table(answer: BenchmarkAnswer) -> list[str]:
 def _row(one: Compared) -> tuple[str, str, str, str, str, str]:
     low, high = _shown(one.name, one.low), _shown(one.name, one.high)
     values = (_shown(one.name, one.measured), _shown(one.name, one.predicted))
-    return (_NAMES[one.name], *values, f"{one.ratio:.3g}", f"{low} to {high}", "yes" if one.inside else "no")
+    return (_NAMES[one.name], *values, text.count(one.ratio), f"{low} to {high}", "yes" if one.inside else "no")
 
 
 def _shown(name: str, value: float) -> str:

@@ -87,9 +87,14 @@ def _link(one: LinkClass, *, several: bool) -> str:
     line = "" if one.line is None else f"line rate {_number(one.line)}, "
     counted = f"{name} ×{len(one.links)}: {line}"
     if not one.measured:
-        return f"{counted}{_span(one.before)} as before" + (f" ({one.note})" if one.note else "")
+        rates = (
+            f"{_span(one.before)} as before" if one.before == one.after else f"before {_span(one.before)} → {_span(one.after)}"
+        )
+        return f"{counted}{rates}" + (f" ({one.note})" if one.note else "")
     some = "" if one.measured == len(one.links) else f", {one.measured} of them"
-    return f"{counted}assumed {_span(one.before)} → measured {_span(one.after)}{some}, by {one.by}"
+    taken = f" and {one.alike} alike" if one.alike else ""
+    before = f"{'assumed' if one.assumed else 'before'} {_span(one.before)}"
+    return f"{counted}{before} → measured {_span(one.after)}{some}{taken}, by {one.by}"
 
 
 def _span(rates: Range) -> str:
@@ -98,7 +103,7 @@ def _span(rates: Range) -> str:
 
 
 def _number(rate: float) -> str:
-    return f"{rate / _GIGA:.3g}"
+    return text.count(rate / _GIGA)
 
 
 def _tables(tables: Sequence[HeldAgainst], width: int) -> Iterator[tuple[str, str, int]]:
@@ -139,7 +144,9 @@ def _percent(share: float) -> str:
 
 def _written(answer: CalibrationAnswer, place: str | None) -> str:
     links = sum(one.measured for one in answer.classes)
-    what = f"{_counted(links, 'measured link')} and {_counted(answer.curves, 'measured curve')}"
+    alike = sum(one.alike for one in answer.classes)
+    taken = f", {_counted(alike, 'link')} alike" if alike else ""
+    what = f"{_counted(links, 'measured link')}{taken} and {_counted(answer.curves, 'measured curve')}"
     again = f", {answer.replaced} of the curves in place of older ones" if answer.replaced else ""
     return f"{what}{again} " + (f"in {place}" if place else "would be written")
 
@@ -157,6 +164,7 @@ def document(answer: CalibrationAnswer, place: str | None) -> dict[str, Any]:
         "tables": [_table_document(one) for one in answer.tables],
         "findings": [findings.document(one) for one in answer.findings],
         "measured_links": sum(one.measured for one in answer.classes),
+        "alike_links": sum(one.alike for one in answer.classes),
         "measured_curves": answer.curves,
         "replaced_curves": answer.replaced,
         "written_to": place,
@@ -172,6 +180,7 @@ def _class_document(one: LinkClass) -> dict[str, Any]:
         "before_bytes_per_s": list(one.before),
         "after_bytes_per_s": list(one.after),
         "measured_links": one.measured,
+        "alike_links": one.alike,
         "measured_by": one.by,
         "note": one.note,
     }

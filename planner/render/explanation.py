@@ -75,7 +75,7 @@ def _headline(step: Step) -> str:
     """Name, value, how often, error bar."""
     words = f"{step.name}: {_value(step.value, step.unit)}"
     if step.times not in {0.0, 1.0}:
-        words += f" = {step.times:.4g} × {_value(step.each, step.unit)}"
+        words += f" = {_plain(step.times)} × {_value(step.each, step.unit)}"
     if step.bar is not None:
         words += f" ({_value(step.bar.low, step.unit)} to {_value(step.bar.high, step.unit)})"
     if step.how == "max":
@@ -116,7 +116,12 @@ def _quantity(one: Quantity) -> str:
         for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
             if one.value >= factor:
                 return f"{one.value / factor:.3g} {prefix}{one.unit}"
-    return f"{one.value:,.0f} {one.unit}".rstrip() if one.value >= 1e4 else f"{one.value:.4g} {one.unit}".rstrip()
+    return f"{_plain(one.value)} {one.unit}".rstrip()
+
+
+def _plain(number: float) -> str:
+    """Four digits of few, all of many."""
+    return f"{number:,.0f}" if number >= 9999.5 else f"{number:.4g}"
 
 
 def _formula_line(one: Formula) -> str:

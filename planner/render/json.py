@@ -70,6 +70,7 @@ def recommendation(answer: Recommendation) -> dict[str, Any]:
             "active_parameters": model.active_parameters,
             "layers": len(model.layers),
             "weight_format": model.weight_format.name,
+            "kv_cache_dtype": model.cache_dtype,
         },
         "workload": {**traffic.document(workload), **traffic.targets(workload), "objective": answer.objective},
         "engine": {"name": answer.engine.name, "version": answer.engine.version},

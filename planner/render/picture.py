@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from planner.core.topology import DeviceKind, LinkKind
 from planner.render.scene import HostScene, Joined, Node, Scene, Wire, gathered, ranges
+from planner.render.text import count as digits
 from planner.render.text import printable, shorten
 
 LEAST_WIDTH = 24
@@ -241,7 +242,7 @@ def _rate(wire: Wire) -> str:
 
 
 def _number(rate: float) -> str:
-    return f"{rate / 1e9:.3g}"
+    return digits(rate / 1e9)
 
 
 def _wrapped(words: str, width: int, first: str = "", then: str = "  ") -> list[str]:

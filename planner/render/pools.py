@@ -119,7 +119,7 @@ def _row(one: PlannedPair, *, experts: bool) -> list[str]:
         text.degrees(pair.prefill.plan.parallelism, experts=experts),
         text.degrees(pair.decode.plan.parallelism, experts=experts),
         text.count(pair.requests_per_second),
-        f"{pair.requests_per_second / pair.gpus:.3g}",
+        text.count(pair.requests_per_second / pair.gpus),
         text.duration(pair.ttft),
         text.duration(pair.tpot),
     ]

@@ -34,6 +34,7 @@ def document(answer: Disaggregation) -> dict[str, Any]:
             "parameters": model.parameters,
             "layers": len(model.layers),
             "weight_format": model.weight_format.name,
+            "kv_cache_dtype": model.cache_dtype,
         },
         "workload": {**traffic.document(answer.workload), **traffic.targets(answer.workload)},
         "engine": {"name": answer.engine.name, "version": answer.engine.version},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from planner.core.topology import DeviceKind
 from planner.render.scene import HostScene, Node, Wire, ranges
-from planner.render.text import printable, shorten
+from planner.render.text import count, printable, shorten
 
 LETTER = 6.3
 """Width of a letter of 11 units in the widest of the usual sans-serif fonts."""
@@ -38,7 +38,7 @@ def box_height(words: Sequence[str]) -> float:
 
 def rate(wire: Wire) -> str:
     """The line rate one way, in words; empty where nobody knows it."""
-    return "" if wire.bandwidth is None else f"{wire.bandwidth / 1e9:.3g} GB/s"
+    return "" if wire.bandwidth is None else f"{count(wire.bandwidth / 1e9)} GB/s"
 
 
 def class_of(wire: Wire) -> str:
@@ -80,7 +80,7 @@ def gpu_height(host: HostScene) -> float:
 def card_words(cards: Sequence[Node]) -> list[str]:
     """Network cards of one make in a row, or one of them: their names, what each carries, what is wrong."""
     first = cards[0].device
-    speed = f"{first.rate / 1e9:.3g} GB/s" if first.rate is not None else ""
+    speed = f"{count(first.rate / 1e9)} GB/s" if first.rate is not None else ""
     if len(cards) > 1:
         return _lines([ranges([card.name for card in cards]), f"{speed} each" if speed else ""])
     labels = [first.label] if first.label and first.label != cards[0].name else []

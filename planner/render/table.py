@@ -115,7 +115,7 @@ def _plans(console: Console, answer: Recommendation) -> None:
     console.print()
     for one in answer.plans:
         for line in _details(one, answer):
-            paragraph(console, line, indent=0 if line.startswith("#") else 3)
+            paragraph(console, line, indent=0 if line.startswith(f"#{one.rank} ") else 3)
     unsure = answer.plans[0].ranked.estimate.uncertainty
     paragraph(
         console,
@@ -189,7 +189,7 @@ def _memory_line(estimate: Estimate) -> str:
     return (
         f"{weights} weights {text.gibibytes(worst.weights)}, {cache} KV cache {text.gibibytes(worst.kv_cache)} ({least} to {most}), "
         f"{activation} activations {text.gibibytes(worst.activation)}, {other} other {text.gibibytes(worst.overhead)} GiB; "
-        f"room for {estimate.max_concurrency} requests a replica"
+        f"room for {text.several(estimate.max_concurrency, 'request')} a replica"
     )
 
 
@@ -226,7 +226,7 @@ def _wires(estimate: Estimate) -> Iterable[str]:
             f"P2P a boundary {text.duration(communication.point_to_point_decode)} decode, "
             f"{text.duration(communication.point_to_point_prefill)} prefill"
         )
-        chunks = "1 chunk" if use.prefill_micro_batches == 1 else f"{use.prefill_micro_batches} chunks"
+        chunks = text.several(use.prefill_micro_batches, "chunk")
         yield f"bubble {text.percent(use.bubble_ratio)} in prefill ({chunks} a prompt)"
         yield f"idle {text.percent(use.idle_ratio)} in decode"
 

@@ -35,13 +35,13 @@ def gibibytes(size: float) -> str:
 def size(value: float) -> str:
     """Bytes in the largest unit that leaves a whole one, with three digits.
 
-    >>> size(73.64 * 2**30), size(33554432), size(524288), size(12)
-    ('73.6 GiB', '32 MiB', '512 KiB', '12 B')
+    >>> size(73.64 * 2**30), size(33554432), size(524288), size(1000)
+    ('73.6 GiB', '32 MiB', '512 KiB', '1,000 B')
     """
     for factor, unit in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
         if value >= factor:
-            return f"{value / factor:,.0f} {unit}" if value >= 1000 * factor else f"{value / factor:.3g} {unit}"
-    return f"{value:.3g} B"
+            return f"{count(value / factor)} {unit}"
+    return f"{count(value)} B"
 
 
 def rate(value: float) -> str:
@@ -54,12 +54,21 @@ def rate(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """Things a second, three digits of few and all of many.
+    """Things, or things a second: three digits of few and all of many.
 
     >>> count(3.1415), count(99.96), count(2123.4)
     ('3.14', '100', '2,123')
     """
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def several(number: int, thing: str) -> str:
+    """So many things, in the singular where it is one.
+
+    >>> several(1, "chunk"), several(4247, "chunk")
+    ('1 chunk', '4,247 chunks')
+    """
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def percent(share: float) -> str:

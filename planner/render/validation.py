@@ -28,6 +28,8 @@ def validation_document(answer: Validation) -> dict[str, Any]:
         "kind": answer.kind,
         "rows": answer.overall.rows,
         "answered": answer.overall.answered,
+        "flagged_left_out": answer.left_out,
+        "unanswered": [{"reason": reason, "rows": count} for reason, count in _reasons(answer)],
         "overall": _grades(answer.kind, answer.overall),
         **ranking.document(answer.overall.ranking),
         "groups": [
@@ -41,6 +43,11 @@ def validation_document(answer: Validation) -> dict[str, Any]:
             for group in answer.groups
         ],
     }
+
+
+def _reasons(answer: Validation) -> list[tuple[str, int]]:
+    """Why rows have no prediction, and how many; the most frequent first."""
+    return sorted(answer.reasons.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _grades(kind: str, group: Graded) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def _written(one: RowAnswer) -> Mapping[str, str]:
 
 def validation(answer: Validation) -> None:
     """Overall first, then the groups, the poorest bars among them, the order of layouts, what has no prediction and why."""
-    left_out = f", {answer.left_out} flagged rows left out" if answer.left_out else ""
+    left_out = f", {answer.left_out} flagged row{'s' * (answer.left_out > 1)} left out" if answer.left_out else ""
     out = _wrapped([f"{answer.source}: {answer.overall.answered} of {answer.overall.rows} rows answered{left_out}"])
     out += _table([line for group in (answer.overall, *answer.groups) for line in _lines(answer, group)])
     out += _wrapped(_poorest(answer))
@@ -86,8 +93,7 @@ def validation(answer: Validation) -> None:
             out += _wrapped([*ranking.at_one_load(name, group.ranking), *ranking.tensor_pipeline(name, group.ranking)])
             out += _wrapped(ranking.choices_title(name, group.ranking))
             out += ranking.choices(group.ranking, short=bool(group.of))
-    reasons = sorted(answer.reasons.items(), key=lambda item: (-item[1], item[0]))
-    out += _wrapped([f"no prediction for {count} row{'s' * (count > 1)}: {reason}" for reason, count in reasons])
+    out += _wrapped([f"no prediction for {count} row{'s' * (count > 1)}: {reason}" for reason, count in _reasons(answer)])
     sys.stdout.write("".join(line + "\n" for line in out))
 
 

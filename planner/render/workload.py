@@ -14,7 +14,8 @@ def words(workload: Workload) -> str:
     """Lengths and load: ``1024 tokens in, 256 out, 32 in flight``."""
     found = f", {workload.cached_share:.4g} of them cached" if workload.cached_share else ""
     guessed = f"; {workload.speculation}" if workload.speculation is not None else ""
-    return f"{workload.input_tokens} tokens in{found}, {workload.output_tokens} out, {workload.traffic}{guessed}"
+    tokens = "token" if workload.input_tokens == 1 else "tokens"
+    return f"{workload.input_tokens} {tokens} in{found}, {workload.output_tokens} out, {workload.traffic}{guessed}"
 
 
 def document(workload: Workload) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def targets(workload: Workload) -> dict[str, Any]:
 
 def serving_line(serving: Serving, workload: Workload) -> str:
     """How requests fare, in one line."""
-    line = f"{serving.requests_per_second:.3g} requests a second"
+    line = f"{text.count(serving.requests_per_second)} requests a second"
     if workload.load in {"full", "request-rate"}:
         line = f"{_count(serving.in_flight)} in flight, {line}"
     parts = [line]
@@ -58,7 +59,9 @@ def serving_line(serving: Serving, workload: Workload) -> str:
             f"p90 and p99: TTFT {_two(serving.ttft)}, TPOT {_two(serving.tpot)}, inter-token latency {_two(serving.itl)}"
         )
     if serving.within_targets is not None and serving.goodput is not None:
-        parts.append(f"{text.percent(serving.within_targets)} within targets, {serving.goodput:.3g} good requests a second")
+        parts.append(
+            f"{text.percent(serving.within_targets)} within targets, {text.count(serving.goodput)} good requests a second"
+        )
     return "; ".join(parts)
 
 

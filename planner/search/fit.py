@@ -21,12 +21,14 @@ GPUS_OF_A_HOST = 8
 class Remedy:
     """What would fit: the smallest number of these GPUs, and the formats that fit on those there are, the most fitting first.
 
-    Formats the GPUs multiply in come before those they only unpack, wider before narrower; each with its degrees.
+    Formats the GPUs multiply in come before those they only unpack, wider before narrower; each with its degrees. ``cache`` are
+    those with a KV cache in 8 bits.
     """
 
     gpus: int | None
     gpus_parallelism: Parallelism | None
     formats: tuple[tuple[str, Parallelism], ...]
+    cache: Parallelism | None
 
 
 def remedy(pricer: Pricer, fewest: int) -> Remedy:
@@ -51,7 +53,12 @@ def remedy(pricer: Pricer, fewest: int) -> Remedy:
         found = next((degrees for degrees in fits if degrees is not None), None)
         if found is not None:
             formats.append((one.name, found))
-    return Remedy(gpus, gpus_parallelism, tuple(formats))
+    narrow = None
+    if pricer.model.cache_dtype == "auto":
+        model = pricer.model.cached_in("fp8")
+        fits = (_first_fit(pricer, model, count) for count in range(1, len(pricer.topology.gpus) + 1))
+        narrow = next((degrees for degrees in fits if degrees is not None), None)
+    return Remedy(gpus, gpus_parallelism, tuple(formats), narrow)
 
 
 def most_tokens(pricer: Pricer, asked: Iterable[Parallelism]) -> tuple[int, Parallelism] | None:
@@ -82,7 +89,8 @@ def _small(pricer: Pricer) -> EngineLimits:
     """Limits that leave the most memory: few sequences, and a short chunk."""
     spec, capacity = pricer.weakest_of(range(len(pricer.topology.gpus)))
     limits = pricer.traits.default_limits(spec, capacity)
-    return replace(limits, max_sequences=min(limits.max_sequences, pricer.workload.concurrency), max_batched_tokens=SHORT_CHUNK)
+    sequences = min(limits.max_sequences, pricer.workload.concurrency)
+    return pricer.traits.smaller(limits, capacity, sequences, SHORT_CHUNK)
 
 
 def _most(pricer: Pricer) -> int:

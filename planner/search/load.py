@@ -150,7 +150,8 @@ def _service(pricer: Pricer, plan: Plan) -> float:
 
 
 def _overrun(plan: Plan, rate: float, most: float, why: str) -> Infeasible:
-    message = f"keeps up with {most:.3g} requests a second, {why}; asked for {rate:g}"
+    reached = f"{most:,.0f}" if most >= 100 else f"{most:.3g}"
+    message = f"keeps up with {reached} requests a second, {why}; asked for {rate:g}"
     return Infeasible(plan.parallelism, REQUEST_RATE, have=most, need=rate, unit="requests/s", message=message)
 
 

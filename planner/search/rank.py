@@ -228,12 +228,14 @@ class Search:
         limits = pricer.traits.default_limits(spec, capacity)
         offered = FEW_SEQUENCES if pricer.workload.load == "full" else min(offered, MOST_SEQUENCES)
         outcome = pricer.strategy(degrees, partition, limits, pool)
-        if isinstance(outcome, Infeasible):
+        if isinstance(outcome, Infeasible) or 2 * outcome.max_concurrency < min(offered, FEW_SEQUENCES):
             # a smaller step leaves more memory: no more sequences than are offered, and a short chunk
             few = offered if offered < limits.max_sequences else FEW_SEQUENCES
-            small = replace(limits, max_sequences=few, max_batched_tokens=max(few, _short(limits)))
+            small = pricer.traits.smaller(limits, capacity, few, max(few, _short(limits)))
             retried = pricer.strategy(degrees, partition, small, pool)
-            return retried if isinstance(retried, Strategy) else outcome
+            if isinstance(outcome, Infeasible):
+                return retried if isinstance(retried, Strategy) else outcome
+            return retried if isinstance(retried, Strategy) and retried.room > 2 * outcome.room else outcome
         more = min(offered, outcome.max_concurrency)
         if more <= limits.max_sequences:
             return outcome

@@ -42,14 +42,19 @@ def _winner(search: Search, winner: Ranked) -> str:
     communication = winner.estimate.communication
     degrees = winner.plan.parallelism
     head = f"{degrees} ranks first for {search.objective}"
-    if communication.limiting_link is None:
-        return f"{head}: no GPU waits for another within a request"
     parts = winner.estimate.decode.parts
+    if communication.limiting_link is None:
+        experts = parts.get("expert_exchange", 0.0) / winner.estimate.decode.total
+        if experts:
+            return f"{head}: no all-reduces; sending tokens to their experts and back takes {_percent(experts)} of a decode step"
+        return f"{head}: no GPU waits for another within a request"
     share = (parts.get("all_reduce", 0.0) + parts.get("shared_links", 0.0)) / winner.estimate.decode.total
     exchange, kept = parts.get("context_exchange", 0.0), _kept(search, winner)
     if exchange:
         what = "splitting prompts" if degrees.prefill_context > 1 else "sharing out the cache"
         kept = f"; {what} takes {_percent(exchange / winner.estimate.decode.total)} and is not measured{kept}"
+    if degrees.tensor == 1:
+        return f"{head}: no all-reduces; stages send over {communication.limiting_link}{kept}"
     return f"{head}: all-reduces take {_percent(share)} of a decode step over {communication.limiting_link}{kept}"
 
 
@@ -179,6 +184,8 @@ def _nothing(search: Search, infeasible: Sequence[Infeasible]) -> tuple[str, ...
         for name, degrees in what.formats:
             same.setdefault(degrees, []).append(name)
         lines += [f"--quant {_either(names)} would fit it on these, as {degrees}" for degrees, names in same.items()]
+        if what.cache is not None:
+            lines.append(f"--kv-cache-dtype fp8 would fit it on these, as {what.cache}")
         shorter = most_tokens(search.pricer, dict.fromkeys(one.parallelism for one in memory))
         if shorter is not None:
             lines.append(f"requests of at most {shorter[0]:,} tokens, in and out together, would fit on these, as {shorter[1]}")

@@ -21,6 +21,11 @@ PREFILL_CONTEXT = "prefill-context"
 """The rule that tensor groups cannot split prompts."""
 PIPELINE_STAGES = "pipeline-stages"
 """The rule that an engine runs no pipelines as deep."""
+VENDOR = "vendor"
+"""The rule that an engine does not run on GPUs of that vendor."""
+_NVIDIA = "NVIDIA"
+_NVIDIA_FORMATS = frozenset({"nvfp4"})
+"""Formats with kernels on NVIDIA's GPUs alone; elsewhere vLLM 0.33 emulates them (kernels/linear/nvfp4/emulation.py)."""
 
 
 def candidates(gpus: int, model: ModelSpec, traits: EngineTraits) -> Iterator[Parallelism]:
@@ -66,6 +71,9 @@ def _broken(
     tensor = degrees.tensor
     if degrees.gpus > gpus:
         yield "gpus", gpus, degrees.gpus, f"{degrees} takes {degrees.gpus} GPUs, there are {gpus}"
+    if traits.vendors is not None and gpu.vendor not in traits.vendors:
+        known = " and ".join(sorted(traits.vendors, reverse=True))
+        yield VENDOR, 0, 1, f"{traits.name} runs on {known} GPUs, {gpu.name} is {gpu.vendor}'s"
     if workload.total_tokens > model.max_positions:
         asked = f"{workload.input_tokens} + {workload.output_tokens} tokens"
         yield "context", model.max_positions, workload.total_tokens, f"{asked}, the model takes {model.max_positions}"
@@ -96,10 +104,12 @@ def _too_deep(degrees: Parallelism, engine: str, most: int) -> str:
 
 
 def _format_rules(model: ModelSpec, gpu: GpuSpec) -> Iterator[tuple[str, float, float, str]]:
-    least, found = model.weight_format.minimum_capability, gpu.compute_capability
+    least, found, name = model.weight_format.minimum_capability, gpu.compute_capability, model.weight_format.name
+    if name in _NVIDIA_FORMATS and gpu.vendor != _NVIDIA:
+        yield "weight-format", 0, 1, f"{name} kernels need {_NVIDIA} GPUs, {gpu.name} is {gpu.vendor}'s"
     if found is not None and found < least:
         have, need = float(f"{found[0]}.{found[1]}"), float(f"{least[0]}.{least[1]}")
-        message = f"{model.weight_format.name} kernels need compute capability {need}, {gpu.name} has {have}"
+        message = f"{name} kernels need compute capability {need}, {gpu.name} has {have}"
         yield "weight-format", have, need, message
 
 

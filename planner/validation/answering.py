@@ -89,7 +89,7 @@ class Library:
             # such checkpoints come with scales for a cache in 8 bits, and engines use them
             return replace(chosen, kv_element_bytes=1) if wanted in _CACHED_IN_8_BITS else chosen
         except BadInput as error:
-            return f"model {name!r}: {error.problem}"
+            return error.problem if repr(name) in error.problem else f"model {name!r}: {error.problem}"
 
     def _known_as(self, name: str, wanted: str | None) -> str:
         """What a model is loaded by: a checkpoint that is not known of itself is its model in the format at the end of its name,
@@ -133,7 +133,8 @@ class Library:
             try:
                 self._machines[reference] = load_topology(reference)
             except BadInput as error:
-                self._machines[reference] = f"topology {reference!r}: {error.problem}"
+                named = repr(reference) in error.problem
+                self._machines[reference] = error.problem if named else f"topology {reference!r}: {error.problem}"
         return self._machines[reference]
 
 

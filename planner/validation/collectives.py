@@ -48,10 +48,10 @@ def predict_collective(
     ``implementation`` is nccl, an engine, or ``auto`` for the fastest. Raises ``BadInput``.
     """
     found = find_operation(operation)
-    asked = find_implementations(implementation)
     chosen = tuple(range(len(topology.gpus))) if gpus is None else tuple(gpus)
     refuse_gpus(topology, chosen)
     wires, constants = wires_of(topology), load_calibration()
+    asked = find_implementations(implementation, {wires.spec(gpu).vendor for gpu in chosen})
     askers = [Operations(wires, constants, one) for one in asked]
     rows = [fastest([one.predict(found, chosen, Bytes(size), eager=eager) for one in askers]) for size in sizes]
     return CollectiveTable(topology, chosen, found, implementation.lower(), eager, tuple(rows))
@@ -101,6 +101,8 @@ class CollectiveRows:
     def _time(self, row: MeasuredCollective) -> Mapping[str, Figure] | str:
         if row.problem:
             return row.problem
+        if row.ranks == 1:
+            return "one GPU exchanges nothing"
         wires = self._machine(row.topology)
         if isinstance(wires, str):
             return wires
@@ -128,7 +130,8 @@ class CollectiveRows:
             try:
                 self._machines[reference] = wires_of(load_topology(reference))
             except BadInput as error:
-                self._machines[reference] = f"topology {reference!r}: {error.problem}"
+                named = repr(reference) in error.problem
+                self._machines[reference] = error.problem if named else f"topology {reference!r}: {error.problem}"
         return self._machines[reference]
 
     def _implementation(self, text: str) -> tuple[Implementation, bool] | str:

@@ -177,6 +177,21 @@ def test_a_capture_that_does_not_name_its_gpus(planner: Planner) -> None:
     assert planner("recommend", "qwen3-8b", "-t", "-", "--gpu", "L4", stdin=text).code == 0
 
 
+@pytest.mark.parametrize("machine", ["dgx-h100", "8xH100-SXM5-80GB", "-"])
+def test_a_machine_that_names_its_gpus_takes_no_other_name_for_them(planner: Planner, machine: str) -> None:
+    listed = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)\nGPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-2)\n"
+    text = f"{listed}\tGPU0\tGPU1\nGPU0\t X \tNV18\nGPU1\tNV18\t X \n"
+    refused(planner("recommend", "qwen3-8b", "-t", machine, "--gpu", "L4", stdin=text), "H100-SXM5-80GB", "leave out --gpu")
+    assert planner("recommend", "qwen3-8b", "-t", machine, "--gpu", "h100 sxm5 80gb", stdin=text).code == 0
+
+
+def test_a_gpu_that_a_capture_names_in_words_nobody_knows_may_be_named(planner: Planner) -> None:
+    listed = "GPU 0: NVIDIA Graphics Device (UUID: GPU-1)\nGPU 1: NVIDIA Graphics Device (UUID: GPU-2)\n"
+    text = f"{listed}\tGPU0\tGPU1\nGPU0\t X \tPIX\nGPU1\tPIX\t X \n"
+    run = planner("probe", "-", "--gpu", "L4", "--format", "json", stdin=text)
+    assert {gpu["name"] for gpu in run.document["gpus"]} == {"L4"}
+
+
 def test_a_broken_matrix_names_its_line(planner: Planner) -> None:
     text = "\tGPU0\tGPU1\tGPU2\nGPU0\t X \tPIX\tWAT\nGPU1\tPIX\t X \tSYS\nGPU2\tWAT\tSYS\t X \n"
     refused(planner("probe", "-", stdin=text), "line 2", "WAT")

@@ -65,6 +65,23 @@ def test_auto_is_the_fastest(planner: Planner) -> None:
     assert times("auto") == [min(row) for row in zip(*known, strict=True)]
 
 
+def test_auto_is_no_engine_that_does_not_run_on_these_gpus(planner: Planner) -> None:
+    question = ("collective", "all-reduce", "-t", "oci-bm-gpu-mi300x-8", "-b", "8", "-e", "256M", "--format", "json")
+    answered = {one["implementation"] for one in planner(*question).document["predictions"]}
+    assert answered
+    assert answered <= {"nccl", "vllm", "sglang"}
+    run = planner(*question, "--impl", "tensorrt-llm")
+    assert (run.code, run.out) == (2, "")
+    assert "tensorrt-llm does not run on AMD GPUs hint: take auto, nccl, sglang, vllm" in run.words
+
+
+def test_gpus_are_named_as_tables_print_them(planner: Planner) -> None:
+    question = ("collective", "send-recv", "-t", "8x-l40s", "-b", "1M", "-e", "1M", "--format", "json", "--gpus")
+    assert planner(*question, "0-2,6").document["gpus"] == [0, 1, 2, 6]
+    assert planner(*question, "3-1").document["gpus"] == [3, 2, 1]
+    assert planner(*question, "0-2,6").out == planner(*question, "0,1,2,6").out
+
+
 def test_links_nobody_measured_say_so(planner: Planner) -> None:
     run = planner("collective", "all-reduce", "-t", "8x-l40s", "--impl", "nccl")
     assert "low confidence" in run.words
@@ -92,6 +109,11 @@ def test_without_cuda_graphs_a_launch_has_a_price(planner: Planner) -> None:
         (("all-reduce", "--gpus", "-1,2"), "no GPU -1"),
         (("all-reduce", "--gpus", "1,1"), "GPU 1 is named twice"),
         (("all-reduce", "--gpus", "a-b"), "'a-b' does not name GPUs"),
+        (("all-reduce", "--gpus", "0-9"), "no GPU 8 hint: its GPUs are 0 to 7"),
+        (("all-reduce", "--gpus", "0-3,2"), "GPU 2 is named twice"),
+        (("all-reduce", "--gpus", "0-"), "'0-' does not name GPUs"),
+        (("all-reduce", "--gpus", "0-" + "9" * 5000), "does not name GPUs"),
+        (("all-reduce", "--gpus", "0-999999999"), "'0-999999999' are more than 100000 GPUs"),
         (("all-reduce", "-b", "x"), "-b: 'x' is not a size"),
         (("all-reduce", "-b", "0"), "-b: '0' is not a size"),
         (("all-reduce", "-e", "1e9999"), "-e: '1e9999' is not a size"),
@@ -101,6 +123,7 @@ def test_without_cuda_graphs_a_launch_has_a_price(planner: Planner) -> None:
         (("all-reduce", "-f", "nan"), "a factor of nan never ends"),
         (("all-reduce", "-f", "1.0000001"), "more than 1000 sizes"),
         (("all-reduce", "--impl", "gloo"), "unknown implementation 'gloo'"),
+        (("all-reduce", "--impl", "vllm-0.24"), "unknown implementation 'vllm-0.24' hint: versions cannot be chosen; take vllm"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_message(planner: Planner, arguments: tuple[str, ...], words: str) -> None:

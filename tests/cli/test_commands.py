@@ -276,6 +276,22 @@ def test_memory_is_drawn_to_scale(planner: Planner, monkeypatch: pytest.MonkeyPa
     assert bar == "".join(sorted(bar, key=glyphs.index))
 
 
+def test_the_words_under_a_bar_are_indented_as_the_bar_is(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("planner.render.terminal.draws_lines", lambda: False)
+    printed = planner("estimate", "llama-3.1-8b", "-t", "1x-l4").out
+    assert "\n   # weights" in printed
+    assert "\n   [#" in printed
+
+
+def test_large_numbers_are_written_out_and_one_is_singular(planner: Planner) -> None:
+    asked = ("llama-3.2-1b", "-t", "dgx-h100", "--input-tokens", "1", "--output-tokens", "2", "--concurrency", "max")
+    printed = planner("recommend", *asked).words
+    assert "1 token in, 2 out" in printed
+    assert re.search(r" \d\d,\d\d\d requests a second", printed)
+    pools = planner("disaggregate", "llama-3.2-1b", "-t", "dgx-h100", "--input-tokens", "16", "--output-tokens", "2").out
+    assert not re.search(r"\de\+\d", printed + pools.split("\nwhy")[0])
+
+
 def test_a_request_too_long_is_told_how_long_it_may_be(planner: Planner) -> None:
     run = planner("estimate", "llama-3.1-8b", "-t", "1x-l4", "--input-tokens", "120000", "--output-tokens", "1000")
     assert run.code == 1

@@ -84,6 +84,13 @@ def test_nothing_fits_and_nothing_is_saved(planner: Planner, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_where_a_plan_should_go_to_standard_output_a_no_does_not(planner: Planner, form: str) -> None:
+    run = planner("recommend", "llama-3.1-70b", "-t", "2xRTX-3090", "-o", "-", "--format", form)
+    assert (run.code, run.out) == (1, "")
+    assert "no plan fits" in run.words
+
+
 @pytest.mark.parametrize("target", sorted(set(targets()) - {"ray"}))
 def test_every_target_says_which_plan_it_is_of_and_gives_the_same_bytes(
     planner: Planner, plan: Path, tmp_path: Path, target: str

@@ -59,6 +59,35 @@ def test_the_document_is_what_was_agreed(planner: Planner, table: Path) -> None:
     assert groups["gossip", "b"]["mape"] is None
 
 
+def test_the_document_says_what_the_table_says_of_rows_without_a_prediction(planner: Planner, table: Path) -> None:
+    document = planner("validate", str(table), "--format", "json").document
+    assert document["flagged_left_out"] == 1
+    assert document["unanswered"] == [
+        {"reason": "topology '4xnothing, known': unknown GPU 'nothing, known'", "rows": 1},
+        {"reason": "topology 4xL40S has 4 GPUs, the row asks for 8", "rows": 1},
+        {"reason": "unknown implementation 'gloo-1'", "rows": 1},
+        {"reason": "unknown operation 'gossip'", "rows": 1},
+    ]
+    document = planner("validate", str(table), "--include-flagged", "--format", "json").document
+    assert document["flagged_left_out"] == 0
+
+
+def test_an_unknown_topology_is_named_once(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "unknown.csv"
+    path.write_text(HEADER + 2 * "nothing,a,nccl-2.27.3,all_reduce,fp16,4,1,64,10,me,\n")
+    run = planner("validate", str(path))
+    assert run.code == 0
+    assert "no prediction for 2 rows: unknown topology 'nothing'" in run.words
+
+
+def test_one_gpu_exchanges_nothing_and_is_no_prediction(planner: Planner, tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text(HEADER + f"8xL40S,a,nccl-2.27.3,all_reduce,fp16,1,1,{2**20},10,me,\n")
+    document = planner("validate", str(path), "--format", "json").document
+    assert (document["rows"], document["answered"], document["overall"]["mape"]) == (1, 0, None)
+    assert document["unanswered"] == [{"reason": "one GPU exchanges nothing", "rows": 1}]
+
+
 def test_without_groups_there_are_none(planner: Planner, table: Path) -> None:
     assert planner("validate", str(table), "--format", "json").document["groups"] == []
 
@@ -67,7 +96,7 @@ def test_the_table_says_what_has_no_prediction_and_why(planner: Planner, table: 
     run = planner("validate", str(table))
     assert run.code == 0
     for words in (
-        "2 of 6 rows answered, 1 flagged rows left out",
+        "2 of 6 rows answered, 1 flagged row left out",
         "15.0%",
         "no prediction for 1 row: unknown implementation 'gloo-1'",
         "no prediction for 1 row: unknown operation 'gossip'",
@@ -101,6 +130,27 @@ def test_predictions_are_written_beside_the_measurements(planner: Planner, table
     assert out.read_text() == before
     assert planner("validate", str(table), "--predictions", str(out), "--include-flagged", "--force").code == 0
     assert len(out.read_text().splitlines()) == len(given) + 1
+
+
+def test_predictions_are_never_written_over_the_measurements(planner: Planner, table: Path, tmp_path: Path) -> None:
+    before = table.read_text()
+    (tmp_path / "link.csv").symlink_to(table)
+    for out in (table, table.parent / "." / table.name, tmp_path / "link.csv"):
+        run = planner("validate", str(table), "--predictions", str(out), "--force")
+        assert (run.code, run.out) == (2, "")
+        assert "is the file of the measurements" in run.err
+        assert table.read_text() == before
+
+
+def test_predictions_go_to_standard_output_and_nothing_else_does(
+    planner: Planner, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert planner("validate", str(table), "--predictions", "out.csv").code == 0
+    run = planner("validate", str(table), "--predictions", "-", "--format", "json")
+    assert (run.code, run.err) == (0, "")
+    assert run.out == Path("out.csv").read_text()
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from planner import api
 from planner.core.engine import CustomAllReduce
-from planner.core.implementation import Implementation
-from planner.core.measured import MeasuredCurve
+from planner.core.implementation import Implementation, Prediction
+from planner.core.measured import EAGER, MeasuredCurve
 from planner.cost.anchors import Anchors
 from planner.cost.calibration import Anchor
 from planner.cost.interconnect import GroupFacts, Interconnect
@@ -149,3 +149,65 @@ def test_a_measurement_stands_for_gpus_of_the_machine_that_are_joined_alike() ->
     assert ask.predict("all_reduce", [4, 5, 6, 7], Bytes(MIB)).taken.time == 7e-3
     across = [0, 1, 4, 5]  # over both sockets: something else
     assert ask.predict("all_reduce", across, Bytes(MIB)) == before.predict("all_reduce", across, Bytes(MIB))
+
+
+def with_curve(plain: Interconnect, stack: str, sizes: tuple[float, ...], times: tuple[float, ...]) -> Interconnect:
+    """The machine with an all-reduce over its first two GPUs measured."""
+    gpus = tuple(gpu.id for gpu in plain.topology.gpus[:2])
+    points = tuple((Bytes(size), Seconds(time)) for size, time in zip(sizes, times, strict=True))
+    curve = MeasuredCurve("all_reduce", gpus, stack, points, "pair.txt")
+    return Interconnect(replace(plain.topology, measurements=(*plain.topology.measurements, curve)), plain.specs)
+
+
+def all_reduce(machine: Interconnect, size: float, *, name: str = "nccl", eager: bool = False) -> Prediction:
+    (one,) = find_implementations(name)
+    return Operations(machine, load_calibration(), one).predict("all_reduce", [0, 1], Bytes(size), eager=eager)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_beyond_small_messages_that_were_measured_the_time_grows_as_the_model_does(eager: bool) -> None:
+    plain = wires("8xL40S")
+    measured = with_curve(plain, "nccl" + EAGER * eager, (8, 1024, 8192), (70e-6, 72e-6, 75e-6))
+    large, before = (all_reduce(one, 2.0**26, eager=eager) for one in (measured, plain))
+    assert large.taken.time == pytest.approx(before.taken.time, rel=0.2)
+    assert (large.taken.confidence, large.taken.basis) == (before.taken.confidence, before.taken.basis)
+    assert large.high / large.taken.time == pytest.approx(before.high / before.taken.time)
+    assert "pair.txt, from 8 to 8192 B" in large.taken.source
+    near = all_reduce(measured, 16384, eager=eager)
+    assert (near.taken.confidence, near.taken.basis) == ("high", "here")
+    joined = all_reduce(measured, 8192.001, eager=eager).taken.time
+    assert joined == pytest.approx(75e-6, rel=1e-4)
+
+
+def test_beyond_large_messages_that_were_measured_the_model_stays_as_far_off() -> None:
+    plain = wires("8xL40S")
+    sizes = (2.0**26, 2.0**28)
+    measured = with_curve(plain, "nccl", sizes, tuple(3 * all_reduce(plain, size).taken.time for size in sizes))
+    assert all_reduce(measured, 2.0**32).taken.time == pytest.approx(3 * all_reduce(plain, 2.0**32).taken.time, rel=0.02)
+    # so do smaller messages, which are no longer certain where latency is most of their time
+    small = all_reduce(measured, 1024)
+    assert small.taken.time == pytest.approx(3 * all_reduce(plain, 1024).taken.time)
+    assert small.taken.confidence == "low"
+
+
+def test_messages_below_the_smallest_measured_one_are_certain_where_both_are_latency() -> None:
+    measured = with_curve(wires("8xL40S"), "nccl", (1024, 8192), (20e-6, 22e-6))
+    small = all_reduce(measured, 8).taken
+    assert (small.confidence, small.basis) == ("high", "here")
+    assert small.time == pytest.approx(20e-6, rel=0.1)
+
+
+def test_beyond_an_engines_own_curve_a_longer_one_of_nccl_is_believed() -> None:
+    plain = wires("8xL40S")
+    by_nccl = with_curve(plain, "nccl", (1024, 2.0**26), (40e-6, 9e-3))
+    both = with_curve(by_nccl, "vllm", (1024, 8192), (10e-6, 12e-6))
+    one = all_reduce(both, 2.0**26, name="vllm").taken
+    assert one.time == pytest.approx(9e-3, rel=0.05)
+    assert (one.confidence, one.basis) == ("high", "here")
+    assert all_reduce(by_nccl, 2.0**26, name="vllm").taken.time == 9e-3
+
+
+def test_measured_times_never_fall_with_size_beyond_what_was_measured() -> None:
+    measured = with_curve(wires("8xL40S"), "nccl", (4096, 2.0**20), (20e-6, 150e-6))
+    times = [all_reduce(measured, 2.0 ** (power / 2)).taken.time for power in range(70)]
+    assert times == sorted(times)

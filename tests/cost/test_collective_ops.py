@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from planner import api
 from planner.core.operation import OPERATIONS, Operation
+from planner.core.topology import LinkKind, Topology
 from planner.cost import nccl, nccl_ops
 from planner.cost.interconnect import Interconnect
 from planner.cost.operations import Operations
@@ -20,6 +23,7 @@ from planner.engines.implementations import find_implementations, implementation
 from planner.errors import BadInput
 from planner.graph.equip import equip
 from planner.units import Bytes, BytesPerSecond
+from planner.validation import wires_of
 
 MACHINES = (
     "8xH100-SXM5-80GB",
@@ -150,14 +154,37 @@ def test_sends_that_share_a_link_share_its_bandwidth() -> None:
     assert across > 3 * beside
 
 
+def sends(topology: Topology, gpus: Sequence[int]) -> float:
+    """B/s of large messages from each GPU to the next."""
+    ask = Operations(wires_of(topology), load_calibration(), implementations()["nccl"])
+    return ask.predict("send_recv", gpus, Bytes(2.0**32)).algorithm_bandwidth
+
+
+@pytest.mark.parametrize(
+    ("reference", "gpus", "kind"),
+    [
+        ("2x1xH100-SXM5-80GB@1x400", (0, 1), LinkKind.NETWORK),
+        ("2x1xH100-SXM5-80GB@1x400", (0, 1), LinkKind.PCIE),
+        ("4x-rtx-3090-bridged", (0, 2), LinkKind.NVLINK),
+        ("8xH100-SXM5-80GB", (0, 1, 2), LinkKind.NVLINK),
+    ],
+)
+def test_sends_are_no_faster_than_a_link_on_their_way_was_measured(reference: str, gpus: Sequence[int], kind: LinkKind) -> None:
+    topology = api.load_topology(reference)
+    before = sends(topology, gpus)
+
+    def measured(rate: float) -> Topology:
+        links = [replace(one, measured=BytesPerSecond(rate)) if one.kind is kind else one for one in topology.links]
+        return replace(topology, links=tuple(links))
+
+    assert sends(measured(before / 3), gpus) == pytest.approx(before / 3, rel=1e-3)
+    assert sends(measured(2 * before), gpus) == before
+
+
 def test_gpus_without_a_link_are_refused() -> None:
     topology = api.load_topology("2x2xH100-SXM5-80GB")
     specs = {name: api.load_gpu(name) for name in topology.hardware}
     equipped = equip(topology, specs, load_link_rates())
-    from dataclasses import replace
-
-    from planner.core.topology import LinkKind
-
     apart = replace(equipped, links=tuple(link for link in equipped.links if link.kind is not LinkKind.NETWORK))
     ask = Operations(Interconnect(apart, specs), load_calibration(), implementations()["nccl"])
     assert ask.predict("all_gather", [0, 1], Bytes(1e6)).taken.time > 0

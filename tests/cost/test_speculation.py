@@ -105,3 +105,11 @@ def test_engines_and_models_that_cannot() -> None:
     assert isinstance(refused, Infeasible)
     assert (refused.rule, refused.have, refused.need) == ("speculation", 1, 2)
     assert isinstance(api.priced(DENSE, DGX, workload, Parallelism(4, 2), "vllm"), Ranked)
+
+
+def test_layers_that_are_speculated_with_are_not_said_to_be_left_out() -> None:
+    model, machine = api.load_model("deepseek-v3"), api.load_topology("dgx-h200")
+    guessing = Workload(speculation=Speculation("mtp", 1, 0.8))
+    for workload, said in ((Workload(), True), (Workload(speculation=Speculation("ngram", 1, 0.5)), True), (guessing, False)):
+        answer = api.estimate(model, machine, workload, Parallelism(8))
+        assert any("not counted" in warning for warning in answer.warnings) == said

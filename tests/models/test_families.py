@@ -197,3 +197,44 @@ PUBLISHED = {  # billions, from the names' own model cards
 @pytest.mark.parametrize("folder", sorted(PUBLISHED))
 def test_real_configs_have_the_published_sizes(shared: Path, folder: str) -> None:
     assert api.load_model(str(shared / "models" / folder)).parameters / 1e9 == pytest.approx(PUBLISHED[folder], rel=0.012)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "served", "table"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, 131072, 131072),
+        ({"type": "dynamic", "factor": 2.0}, 65536, 65536),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 32768, 32768),
+        ({"rope_type": "longrope", "factor": 8.0, "original_max_position_embeddings": 4096}, 32768, 32768),
+        ({"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096}, 32768, 32768),
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 32768, 131072),
+        ({"rope_type": "linear", "factor": None}, 32768, 32768),
+        ({"rope_type": ["linear"], "factor": "4"}, 32768, 32768),
+    ],
+    ids=str,
+)
+def test_positions_are_stretched_as_vllm_stretches_them(scaling: dict[str, Any], served: int, table: int) -> None:
+    model = read_config(LLAMA | {"max_position_embeddings": 32768, "rope_scaling": scaling}, "m", "config.json")
+    assert (model.max_positions, model.rope_tables) == (served, ((table, 128),))
+    said = "YaRN reaches 131072 positions, max_position_embeddings is 32768: engines take 32768"
+    assert any(said in note for note in model.notes) == (table > served)
+
+
+def test_the_length_a_model_is_meant_for_goes_before_its_positions() -> None:
+    command_r = LLAMA | {"max_position_embeddings": 8192, "model_max_length": 131072}
+    assert read_config(command_r, "m", "config.json").max_positions == 131072
+
+
+def test_positions_of_gemma_3_are_stated_as_stretched() -> None:
+    scaling = {"rope_type": "linear", "factor": 8.0}
+    config = LLAMA | {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "sliding_window": 1024}
+    model = read_config(config | {"rope_scaling": scaling}, "m", "config.json")
+    assert model.max_positions == LLAMA["max_position_embeddings"]
+
+
+@pytest.mark.parametrize("rank", [0, [], {}], ids=str)
+def test_a_latent_of_no_size_is_refused(rank: Any) -> None:
+    config = LLAMA | {"architectures": ["DeepseekV3ForCausalLM"], "n_routed_experts": 8, "num_experts_per_tok": 2}
+    with pytest.raises(BadInput, match="positive whole number") as caught:
+        read_config(config | {"kv_lora_rank": rank, "moe_intermediate_size": 64}, "m", "config.json")
+    assert "$.kv_lora_rank" in caught.value.path

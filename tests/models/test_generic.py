@@ -100,3 +100,41 @@ def test_layers_of_an_unknown_kind_are_refused() -> None:
     with pytest.raises(BadInput, match="spiral_attention") as caught:
         read_config(STANDARD | {"layer_types": ["spiral_attention"] * 4}, "m", "config.json")
     assert "$.layer_types" in caught.value.path
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "BertForMaskedLM",
+        "BertModel",
+        "BertLMHeadModel",
+        "XLMRobertaForSequenceClassification",
+        "DebertaV2ForTokenClassification",
+        "ElectraForPreTraining",
+        "ModernBertForMaskedLM",
+        "NomicBertModel",
+        "LlamaForSequenceClassification",
+        "MistralModel",
+        "Qwen2ForRewardModel",
+    ],
+)
+def test_what_writes_no_text_is_refused(architecture: str) -> None:
+    with pytest.raises(BadInput, match=f"'{architecture}' writes no text") as caught:
+        read_config(STANDARD | {"architectures": [architecture]}, "m", "config.json")
+    assert caught.value.path == "config.json: $.architectures[0]"
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM", "NewLMHeadModel", "NewChatModel"])
+def test_a_decoder_is_read_whatever_its_name_ends_in(architecture: str) -> None:
+    assert read_config(STANDARD | {"architectures": [architecture]}, "m", "config.json").layers
+
+
+def test_an_encoder_that_was_made_a_decoder_is_read() -> None:
+    made = {"architectures": ["RobertaForCausalLM"], "is_decoder": True}
+    assert read_config(STANDARD | made, "m", "config.json").family == "generic"
+
+
+def test_a_latent_of_no_size_is_no_other_attention() -> None:
+    with pytest.raises(BadInput, match="positive whole number") as caught:
+        read_config(STANDARD | {"kv_lora_rank": 0}, "m", "config.json")
+    assert "$.kv_lora_rank" in caught.value.path

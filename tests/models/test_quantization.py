@@ -165,6 +165,13 @@ def test_the_cache_a_checkpoint_asks_for(quantization: dict[str, Any], size: int
     assert read(DENSE, quantization).kv_element_bytes == size
 
 
+def test_what_is_planned_as_something_near_is_said() -> None:
+    (note,) = read(DENSE, {"quant_method": "fp8", "weight_block_size": [64, 64]}).notes
+    assert note == "weight_block_size [64, 64]: planned as blocks of 128 × 128"
+    (note,) = read(DENSE, {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP6"}).notes
+    assert note == "a KV cache in FP6 is not read: planned with 16 bits a number"
+
+
 def test_another_format_starts_anew() -> None:
     model = read(MOE, {"quant_method": "fp8", "modules_to_not_convert": ["self_attn"]})
     assert formats(model.stored_as(model.checkpoint_format), model.layers[1])["attention"] == "bf16"
@@ -208,7 +215,17 @@ def test_modelopts_own_file_is_named_in_messages(tmp_path: Path) -> None:
         ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, "quantized_layers", "missing"),
         ({"quant_method": "modelopt", "quant_algo": ["x"]}, "quant_algo", "not read"),
         ({"quant_method": "quark"}, "global_quant_config", "quark"),
-        ({"quant_method": "awq", "group_size": "many"}, "quantization_config", "many"),
+        ({"quant_method": "awq", "group_size": "many"}, "quantization_config.group_size", "whole number, found 'many'"),
+        ({"quant_method": "gptq", "bits": "4", "group_size": 128}, "quantization_config.bits", "whole number, found '4'"),
+        ({"quant_method": "auto-round", "bits": 4.0}, "quantization_config.bits", "whole number, found 4.0"),
+        ({"quant_method": "gptq", "bits": 3, "group_size": 128}, "quantization_config", "3 bits in groups of 128"),
+        ({"quant_method": "fp8", "weight_block_size": "x"}, "weight_block_size", "two whole numbers"),
+        ({"quant_method": "fp8", "weight_block_size": True}, "weight_block_size", "two whole numbers"),
+        ({"quant_method": "fp8", "weight_block_size": -1}, "weight_block_size", "two whole numbers"),
+        ({"quant_method": "fp8", "weight_block_size": float("nan")}, "weight_block_size", "two whole numbers"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 0]}, "weight_block_size", "two whole numbers"),
+        (scheme(8, "float", "tensor") | {"kv_cache_scheme": {"num_bits": 4}}, "kv_cache_scheme", "must be 8, found 4"),
+        (scheme(8, "float", "tensor") | {"kv_cache_scheme": 8}, "kv_cache_scheme", "must be 8, found None"),
     ],
     ids=str,
 )

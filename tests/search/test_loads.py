@@ -12,6 +12,7 @@ from planner import api
 from planner.core.estimate import Estimate
 from planner.core.plan import Infeasible, Parallelism
 from planner.core.workload import Workload
+from planner.engines.sglang import memory_fraction
 from planner.search.load import chances, fewest_in_flight, missed_targets
 from planner.search.rank import Ranked
 from planner.search.recommendation import Recommendation
@@ -321,3 +322,14 @@ def test_plans_that_find_their_own_loads_are_told_apart_by_them() -> None:
     reasons = [reason for plan in said.plans for reason in plan.reasons]
     assert any("in flight instead of" in reason for reason in reasons)
     assert not any("takes 0" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("machine", ["1xL4", "1xRTX-4090", "1xA10"])
+def test_sglang_keeps_less_back_for_smaller_steps(machine: str) -> None:
+    """Its own rule (srt/arg_groups/memory_hook.py): what a card of 24 GB cannot hold beside usual steps, it holds beside small ones."""
+    (plan,) = api.recommend(
+        api.load_model("llama-3.1-8b"), api.load_topology(machine), Workload(concurrency=8), engine="sglang", top=1
+    ).plans
+    assert plan.ranked.estimate.max_concurrency >= 8
+    limits, memory = plan.ranked.plan.limits, api.load_gpu(machine[2:]).memory
+    assert limits.memory_fraction == memory_fraction(memory, limits.max_batched_tokens, limits.max_sequences)

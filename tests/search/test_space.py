@@ -59,6 +59,37 @@ def test_a_format_wants_hardware_that_has_its_kernels() -> None:
     assert (found.rule, found.have, found.need) == ("weight-format", 7.5, 8.0)
 
 
+@pytest.mark.parametrize(
+    ("engine", "gpu", "runs"),
+    [
+        ("tensorrt-llm", "MI300X", False),
+        ("tensorrt-llm", "Intel-Arc-Pro-B60", False),
+        ("tgi", "MI300X", True),
+        ("tgi", "Intel-Arc-Pro-B60", False),
+        ("vllm", "MI300X", True),
+        ("sglang", "Intel-Arc-Pro-B60", True),
+    ],
+)
+def test_an_engine_runs_on_the_gpus_of_some_vendors(engine: str, gpu: str, *, runs: bool) -> None:
+    found = refusal(Parallelism(), "llama-3.1-8b", gpu=gpu, engine=engine)
+    assert (found is None) == runs
+    assert found is None or (found.rule == "vendor" and f"{engine} runs on NVIDIA" in found.message)
+
+
+def test_an_engine_that_runs_nowhere_on_a_machine_is_answered_with_no() -> None:
+    answer = api.recommend(api.load_model("llama-3.1-8b"), api.load_topology("2xMI300X"), Workload(), engine="tensorrt-llm")
+    assert not answer.plans
+    assert "tensorrt-llm runs on NVIDIA GPUs, MI300X is AMD's" in answer.reasons[1]
+
+
+def test_a_format_of_nvidia_has_no_kernels_elsewhere() -> None:
+    found = refusal(Parallelism(), "llama-3.1-8b", gpu="MI300X", quant="nvfp4")
+    assert found is not None
+    assert (found.rule, found.message) == ("weight-format", "nvfp4 kernels need NVIDIA GPUs, MI300X is AMD's")
+    assert refusal(Parallelism(), "llama-3.1-8b", gpu="MI300X", quant="mxfp4") is None
+    assert refusal(Parallelism(), "llama-3.1-8b", quant="nvfp4") is None
+
+
 def test_a_prompt_longer_than_the_model_takes() -> None:
     traits = engines()["vllm"].traits
     found = illegal(Parallelism(), api.load_model("llama-2-7b"), Workload(4000, 200), api.load_gpu(H100), 8, traits)
