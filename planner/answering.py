@@ -106,6 +106,20 @@ def _refuse_guessing(model: ModelSpec, speculation: Speculation | None, engine: 
     if speculation.method == "mtp" and not model.prediction_layers:
         hint = "--speculative eagle3 takes a layer trained for the model, ngram looks words up in the prompt"
         raise BadInput(f"{model.name} has no multi-token-prediction layers", path="--speculative", hint=hint)
+    if speculation.checkpoint and _is_whole(speculation.checkpoint):
+        hint = "a hub id or a path of the EAGLE-3 checkpoint; draft models of their own are not priced"
+        problem = f"{speculation.checkpoint} is a whole model, not a layer trained to guess for {model.name}"
+        raise BadInput(problem, path="--draft-model", hint=hint)
+
+
+def _is_whole(name: str) -> bool:
+    """Whether the catalogue has a model of that name."""
+    from planner.documents.catalogue import find_model
+
+    with contextlib.suppress(BadInput):
+        find_model(name)
+        return True
+    return False
 
 
 def _in_half(model: ModelSpec, specs: Iterable[GpuSpec]) -> ModelSpec:

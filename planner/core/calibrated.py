@@ -16,8 +16,9 @@ class LinkClass:
     """Links of one host that are alike: same kind, same kinds of ends, same nominal rate; hosts with the same answer together.
 
     ``links`` are their names. ``line`` is the line rate, ``None`` where nobody states it; ``before`` and ``after`` the lowest
-    and highest rate that the cost model uses, one direction. ``measured`` counts those measured by these files, ``by`` says with
-    what. ``note`` is what was concluded where nothing is written.
+    and highest rate that the cost model uses, one direction; ``assumed`` says that none of them was measured before. ``measured``
+    counts those measured by these files, ``by`` says with what; ``alike`` counts those that took their rate over. ``note`` is what
+    was concluded where nothing is written.
     """
 
     host: str
@@ -26,7 +27,9 @@ class LinkClass:
     line: BytesPerSecond | None
     before: Range
     after: Range
+    assumed: bool
     measured: int
+    alike: int
     by: str
     note: str = ""
 

@@ -13,6 +13,8 @@ CopyDirection = Literal["one-way", "both-ways"]
 
 EAGER = "-eager"
 """Ends the name of a stack whose kernels were launched one by one, without CUDA graphs."""
+ALIKE = " (on links alike)"
+"""Ends the origin of a link's rate that was measured on others of its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class MeasuredTable:
     ``operation`` is ``None`` where the text does not tell; then ``candidates`` are those that its bus bandwidths, its columns
     and its counts allow (otherwise the one operation). ``ranks`` is ``None`` where nothing tells. ``points`` are (bytes as
     nccl-tests counts them, seconds out of place), ascending in bytes. ``devices`` are those of all ranks, in rank order, and
-    empty where the list is not whole. ``stack`` is who carried it out. ``source`` and ``line`` say where it begins.
+    empty where the list is not whole. ``stack`` is who carried it out. ``source`` and ``line`` say where it begins, ``lines`` where
+    each point stands (empty where nobody counted). ``announced`` is the largest size that it was to have, where it ends before
+    that and without its closing lines: then somebody cut it.
     """
 
     operation: Operation | None
@@ -61,6 +65,8 @@ class MeasuredTable:
     stack: str
     source: str
     line: int
+    lines: tuple[int, ...] = ()
+    announced: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from planner.core.topology import PEER_LINKS, LinkKind, Topology
+from planner.core.topology import PEER_LINKS, DeviceKind, LinkKind, Topology
 from planner.core.unknown import Unknown
-from planner.cost.interconnect import GroupFacts, Interconnect
+from planner.cost.interconnect import Interconnect
 from planner.units import BytesPerSecond
 
 TOLERANCE = 0.02
@@ -31,6 +31,8 @@ _ROUNDS = 4
 
 Pair = tuple[int, int]
 ClassKey = tuple[str, LinkKind, tuple[str, str], float]
+Settled = ClassKey | int
+"""What is settled at once: a class of links, or one NVLink by number. A slow slot is how a host is built, a slow NVLink a fault."""
 
 
 def class_of(topology: Topology, number: int) -> ClassKey:
@@ -40,6 +42,26 @@ def class_of(topology: Topology, number: int) -> ClassKey:
     first, second = sorted(str(end.kind) for end in ends)
     host = next((end.host for end in ends if end.host and link.kind is not LinkKind.NETWORK), "")
     return host, link.kind, (first, second), 0.0 if isinstance(link.bandwidth, Unknown) else float(link.bandwidth)
+
+
+def settled_with(topology: Topology, number: int) -> Settled:
+    """What is settled once link ``number`` is."""
+    return number if topology.links[number].kind in PEER_LINKS else class_of(topology, number)
+
+
+def crossed_by(wires: Interconnect, gpus: Sequence[int]) -> set[int]:
+    """The links between any two GPUs of a group, all its NVLinks, and the network links of its hosts where it is over several."""
+    links, devices = wires.topology.links, wires.topology.by_id
+    found = {number for a in gpus for b in gpus if a != b for number, _ in wires.path(a, b).links}
+    members = {wires.topology.gpus[gpu].id for gpu in gpus}
+    for number, link in enumerate(links):
+        ends = {end for end in (link.a, link.b) if devices[end].kind is DeviceKind.GPU}
+        if link.kind in PEER_LINKS and ends and ends <= members:
+            found.add(number)
+    if any(links[number].kind is LinkKind.NETWORK for number in found):
+        hosts = {wires.topology.gpus[gpu].host for gpu in gpus}
+        found |= set(_network_links(wires, hosts))
+    return found
 
 
 def port_rate(wires: Interconnect, gpus: Sequence[int]) -> BytesPerSecond:
@@ -158,25 +180,28 @@ Ratio = Callable[[Interconnect], float]
 
 
 def fit_group(
-    wires: Interconnect, gpus: Sequence[int], ratio: Ratio, lines: Mapping[int, float], settled: Collection[ClassKey]
+    wires: Interconnect, gpus: Sequence[int], ratio: Ratio, lines: Mapping[int, float], settled: Collection[Settled]
 ) -> GroupFit:
     """The class of links that limits a group, scaled so that its large messages take as long as was measured.
 
-    ``lines`` are line rates by number, where one is known. Classes in ``settled`` are left alone: where the group is slower
-    than they allow, the blame is on the next one that its rings fill, a host bridge or what joins sockets; where it is
-    faster, on nothing. A class is raised no further than where another one limits, and then that one is looked at.
+    Of NVLinks those alone that the group crosses: one that is slow says nothing of the others. ``lines`` are line rates by number,
+    where one is known. Classes in ``settled`` are left alone: where the group is slower than they allow, the blame is on the next
+    one that its rings fill, a host bridge or what joins sockets; where it is faster, on nothing. A class is raised no further than
+    where another one limits, and then that one is looked at.
     """
     done, start, rates = set(settled), wires, dict[int, BytesPerSecond]()
-    word = ""
+    topology, word = wires.topology, ""
     for _ in range(_ROUNDS):
         off = math.log(ratio(wires))
         slower = off < 0  # the machine is slower than its links promise
-        chosen = _limiting_class(wires, gpus, done, below=slower)
+        chosen = _limiting_link(wires, gpus, done, below=slower)
         if chosen is None:
             word = "" if abs(off) <= math.log1p(TOLERANCE) else "the links that limit it are settled by other measurements"
             break
-        numbers = [number for number in range(len(wires.topology.links)) if class_of(wires.topology, number) == chosen]
-        if chosen[1] in PEER_LINKS and off > math.log(DEGRADED):
+        nvlink = topology.links[chosen].kind in PEER_LINKS
+        among = sorted(crossed_by(wires, gpus) - done) if nvlink else range(len(topology.links))
+        numbers = [number for number in among if class_of(topology, number) == class_of(topology, chosen)]
+        if nvlink and off > math.log(DEGRADED):
             word = "its NVLinks carry what NCCL counts on"
             break
         if abs(off) <= math.log1p(TOLERANCE):
@@ -189,7 +214,7 @@ def fit_group(
         found = {number: BytesPerSecond(float(f"{_carried(wires, number) * factor:.4g}")) for number in numbers}
         rates |= found
         wires = Interconnect(with_rates(wires.topology, found), start.specs)
-        done.add(chosen)
+        done |= {settled_with(topology, number) for number in numbers}
         if met:
             break
     return GroupFit(rates, ratio(wires), word)
@@ -199,34 +224,32 @@ def _carried(wires: Interconnect, number: int) -> BytesPerSecond:
     return BytesPerSecond(float(wires.topology.links[number].achieved or 0.0))
 
 
-def _limiting_class(wires: Interconnect, gpus: Sequence[int], settled: Collection[ClassKey], *, below: bool) -> ClassKey | None:
-    """The class that limits a group's rings; where that is settled and something is ``below`` it, the fullest that is not.
+def _limiting_link(wires: Interconnect, gpus: Sequence[int], settled: Collection[Settled], *, below: bool) -> int | None:
+    """The link that limits a group's rings; where that is settled and something is ``below`` it, the fullest that is not.
 
     Over several nodes it is the network.
     """
     group = wires.group(gpus)
     if group.nodes > 1:
-        network = _network_class(wires, group)
-        return None if network in settled else network
-    limiting = None if group.packing.limiting is None else class_of(wires.topology, group.packing.limiting[0])
-    if limiting is not None and limiting not in settled:
+        network = next(iter(_network_links(wires, {wires.topology.gpus[gpu].host for gpu in group.gpus})), None)
+        return None if network is None or settled_with(wires.topology, network) in settled else network
+    limiting = None if group.packing.limiting is None else group.packing.limiting[0]
+    if limiting is not None and settled_with(wires.topology, limiting) not in settled:
         return limiting
     if limiting is None or not below:
         return None
     order = sorted(gpus, key=lambda gpu: (wires.paths.ancestors(wires.topology.gpus[gpu].id)[::-1], gpu))
     loads = Counter(link for a, b in pairwise([*order, order[0]]) for link in wires.path(a, b).links)
     by_fullness = sorted(loads, key=lambda link: wires.capacity[link] / loads[link])
-    free = (class_of(wires.topology, number) for number, _ in by_fullness)
-    return next((one for one in free if one not in settled and one[1] not in PEER_LINKS), None)
+    tree = (number for number, _ in by_fullness if wires.topology.links[number].kind not in PEER_LINKS)
+    return next((number for number in tree if class_of(wires.topology, number) not in settled), None)
 
 
-def _network_class(wires: Interconnect, group: GroupFacts) -> ClassKey | None:
-    """The class of the cards' links: over several nodes the network is to blame, what is inside them is better known."""
-    hosts = {wires.topology.gpus[gpu].host for gpu in group.gpus}
+def _network_links(wires: Interconnect, hosts: Collection[str]) -> Iterator[int]:
+    """The links of the hosts' cards: over several nodes the network is to blame, what is inside them is better known."""
     for number, link in enumerate(wires.topology.links):
         if link.kind is LinkKind.NETWORK and any(wires.topology.by_id[end].host in hosts for end in (link.a, link.b)):
-            return class_of(wires.topology, number)
-    return None
+            yield number
 
 
 def _scaled_to(

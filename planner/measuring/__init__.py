@@ -9,7 +9,7 @@ from pathlib import Path
 
 from planner.core.calibrated import CalibrationAnswer, HeldAgainst, LinkClass, Off
 from planner.core.finding import Finding
-from planner.core.measured import EAGER, MeasuredCopies, MeasuredCurve, MeasuredTable
+from planner.core.measured import ALIKE, EAGER, MeasuredCopies, MeasuredCurve, MeasuredTable
 from planner.core.operation import Operation
 from planner.core.topology import PEER_LINKS, Topology
 from planner.cost.calibration import Calibration
@@ -33,13 +33,16 @@ from planner.measuring.fitting import (
     curve_gpus,
     curves_of,
     fit_links,
+    forgetting,
     line_rates,
     with_measured,
+    words,
 )
 from planner.measuring.placed import Gpus, Placed, PlacedCopies, place_copies, place_table, short
 from planner.measuring.rows import is_csv, read_rows
 from planner.render.text import shorten
-from planner.units import BytesPerSecond, Seconds
+from planner.render.text import size as sized
+from planner.units import BytesPerSecond
 from planner.validation import find_operation, refuse_gpus, wires_of
 
 Measured = MeasuredTable | MeasuredCopies
@@ -116,27 +119,21 @@ def _known(name: str) -> str | None:
 
 
 def _refuse_impossible(table: Placed, wires: Interconnect) -> None:
-    """Refuse a bus bandwidth that no wires of this group carry."""
-    ranks = len(table.gpus)
-    factor = bus_factor(table.operation, ranks)
-    size, time = max(table.points, key=lambda point: point[0] / point[1])
+    """Refuse a bus bandwidth that no wires of this group carry, or a time that a large message on them never takes."""
+    factor = bus_factor(table.operation, len(table.gpus))
     limit = port_rate(wires, table.gpus)
-    if size / time * factor > IMPOSSIBLE * limit:
-        raise BadInput(
-            f"a bus bandwidth of {size / time * factor / 1e9:.4g} GB/s ({size:.0f} B in {time * 1e6:.4g} µs); "
-            f"the wires of a GPU in this group carry {limit / 1e9:.4g} GB/s",
-            path=table.where,
-            hint="this was measured on another machine, or counts bits",
-        )
-    large = [(size, time) for size, time in table.points if size >= LARGE]
-    size, time = max(large, key=lambda point: point[0] / point[1], default=(LARGE, Seconds(0.0)))
-    if time and size / time * factor * HOPELESS < limit < math.inf:
-        raise BadInput(
-            f"a bus bandwidth of {size / time * factor / 1e9:.4g} GB/s ({size:.0f} B in {time * 1e6:.4g} µs); "
-            f"the wires of a GPU in this group carry {limit / 1e9:.4g} GB/s",
-            path=table.where,
-            hint="times are in microseconds; or the program fell back to a way over the network",
-        )
+    for (size, time), place in zip(table.points, table.places, strict=True):
+        fast = size / time * factor > IMPOSSIBLE * limit
+        slow = max(size, LARGE) / time * factor * HOPELESS < limit < math.inf
+        if fast or slow:
+            raise BadInput(
+                f"a bus bandwidth of {size / time * factor / 1e9:.4g} GB/s ({size:.0f} B in {time * 1e6:.4g} µs); "
+                f"the wires of a GPU in this group carry {limit / 1e9:.4g} GB/s",
+                path=place,
+                hint="this was measured on another machine, or counts bits"
+                if fast
+                else "times are in microseconds; or the program fell back to a way over the network",
+            )
 
 
 def _refuse_impossible_copies(copies: PlacedCopies, wires: Interconnect) -> None:
@@ -167,12 +164,13 @@ def _fitted(
     latencies = [one.source for one in copies if not one.rates and not one.access]
     notes = [*notes, *(f"{source}: latencies alone; links are fitted to bandwidths" for source in latencies)]
     access = {pair: can for one in copies for pair, can in one.access.items()}
-    settled, findings = settle_access(_forgetting(topology, files), old.topology, access)
+    stated, findings = settle_access(topology, old.topology, access)
+    settled, again = forgetting(stated, wires_of(stated), copies, tables)
     fits = fit_links(settled, wires_of, copies, tables, constants)
     curves, doubts = curves_of(tables, topology)
     kept, replaced = _without(settled, curves)
     linked = with_measured(settled, fits)
-    new = replace(linked, measurements=(*kept, *curves))
+    new = replace(linked, measurements=_in_place(settled, curves))
     new.check()
     wires = wires_of(new)
     grades = [_grade(table, old, linked, kept, wires, constants) for table in tables]
@@ -183,34 +181,31 @@ def _fitted(
             path=", ".join(map(short, files)),
             hint="pass the bandwidths too; of GPUs without peer-to-peer those with P2P disabled, else those with P2P enabled",
         )
+    cut = [table for table in tables if table.announced is not None]
     groups = [*(table.gpus for table in tables), *(pair for one in copies for pair in one.rates)]
     pairs = {(a, b) for group in groups for a in group for b in group if a != b}
     return CalibrationAnswer(
         target=target,
         sources=tuple(files),
         topology=new,
-        classes=_classes(settled, old, wires, fits, pairs),
+        classes=_classes(settled, old, wires, fits, pairs, again),
         tables=(*grades, *held),
-        findings=(*findings, *fits.findings, *_slow_links(wires), *doubts),
+        findings=(*findings, *fits.findings, *_slow_links(wires), *map(_cut, cut), *doubts),
         notes=tuple(notes),
         curves=len(curves),
         replaced=replaced,
     )
 
 
-def _forgetting(topology: Topology, files: Sequence[str]) -> Topology:
-    """The topology without what the same files said of links before: what they say now takes its place, whole."""
-    names = {short(file) for file in files if file != STDIN}
-    links = tuple(
-        replace(link, measured=None, measured_by="") if names & set(link.measured_by.split(", ")[1:]) else link
-        for link in topology.links
-    )
-    return replace(topology, links=links)
-
-
 def _key(curve: MeasuredCurve, topology: Topology) -> tuple[str, Gpus, str]:
     place = {gpu.id: number for number, gpu in enumerate(topology.gpus)}
     return curve.operation, curve_gpus(curve.operation, tuple(place[gpu] for gpu in curve.gpus)), curve.stack
+
+
+def _in_place(topology: Topology, curves: Sequence[MeasuredCurve]) -> tuple[MeasuredCurve, ...]:
+    """The curves that are there, new ones where their question stood, else behind them."""
+    there = {_key(curve, topology): curve for curve in topology.measurements}
+    return tuple((there | {_key(curve, topology): curve for curve in curves}).values())
 
 
 def _without(topology: Topology, curves: Iterable[MeasuredCurve]) -> tuple[list[MeasuredCurve], int]:
@@ -279,18 +274,19 @@ def _grade_copies(copies: Sequence[PlacedCopies], old: Interconnect, new: Interc
 
 
 def _classes(
-    stated: Topology, old: Interconnect, new: Interconnect, fits: LinkFits, pairs: Iterable[tuple[int, int]]
+    stated: Topology, old: Interconnect, new: Interconnect, fits: LinkFits, pairs: Iterable[tuple[int, int]], again: Iterable[int]
 ) -> tuple[LinkClass, ...]:
-    """The classes of all links between GPUs that were measured, and what became of them."""
-    used = {number for pair in pairs for number, _ in new.path(*pair).links}
+    """The classes of all links between GPUs that were measured, now or before ``again``, and what became of them."""
+    used = {number for pair in pairs for number, _ in new.path(*pair).links} | set(fits.rates) | set(again)
     lines = line_rates(stated, new.topology)
     by_class: dict[ClassKey, list[int]] = {}
     for number in sorted(used):
         by_class.setdefault(class_of(new.topology, number), []).append(number)
-    alike: dict[LinkClass, tuple[list[str], list[str], int]] = {}
+    same: dict[LinkClass, tuple[list[str], list[str], int, int]] = {}
     for key, numbers in by_class.items():
         host, kind, ends, _ = key
-        measured = [number for number in numbers if number in fits.rates]
+        measured = [number for number in numbers if number in fits.rates and not fits.by[number].endswith(ALIKE)]
+        alike = sum(number in fits.rates for number in numbers) - len(measured)
         one = LinkClass(
             host="",
             name="–".join(ends) if KIND_WORDS[kind] in ends else f"{KIND_WORDS[kind]} {'–'.join(ends)}",
@@ -298,15 +294,18 @@ def _classes(
             line=BytesPerSecond(lines[numbers[0]]) if numbers[0] in lines else None,
             before=_range(old, numbers),
             after=_range(new, numbers),
+            assumed=all(old.topology.links[number].measured is None for number in numbers),
             measured=0,
+            alike=0,
             by="; ".join(dict.fromkeys(fits.by[number] for number in measured)),
             note="" if measured else fits.words.get(key, _note(new, numbers)),
         )
-        hosts, names, count = alike.get(one, ([], [], 0))
+        hosts, names, count, others = same.get(one, ([], [], 0, 0))
         names += [new.topology.links[number].name for number in numbers]
-        alike[one] = [*hosts, host] if host else hosts, names, count + len(measured)
+        same[one] = [*hosts, host] if host else hosts, names, count + len(measured), others + alike
     return tuple(
-        replace(one, host=shorten(hosts, 2), links=tuple(names), measured=count) for one, (hosts, names, count) in alike.items()
+        replace(one, host=shorten(hosts, 2), links=tuple(names), measured=count, alike=others)
+        for one, (hosts, names, count, others) in same.items()
     )
 
 
@@ -322,6 +321,17 @@ def _note(wires: Interconnect, numbers: Sequence[int]) -> str:
 def _range(wires: Interconnect, numbers: Sequence[int]) -> tuple[BytesPerSecond, BytesPerSecond]:
     rates = [BytesPerSecond(float(wires.topology.links[number].achieved or 0.0)) for number in numbers]
     return min(rates), max(rates)
+
+
+def _cut(table: Placed) -> Finding:
+    last = max(size for size, _ in table.points)
+    return Finding(
+        "table-cut",
+        f"the table of {words(table.operation)} over {len(table.gpus)} GPUs ends at {sized(last)}; "
+        f"its header announces {sized(table.announced or last)}",
+        hint="paste it to its last line; what is larger is predicted from the rows that are there",
+        evidence=table.where,
+    )
 
 
 def _slow_links(wires: Interconnect) -> list[Finding]:

@@ -17,15 +17,17 @@ Pair = tuple[int, int]
 def settle_access(topology: Topology, equipped: Topology, access: Mapping[Pair, bool]) -> tuple[Topology, tuple[Finding, ...]]:
     """``topology`` with the driver's word where it contradicts what was assumed, and what is to be said about it.
 
-    The driver was asked pair by pair, so its word goes into the host's peer status; a host that states the contrary for all
-    pairs no longer does. Where the driver allows what NCCL does not use over that distance, nothing changes: that is NCCL's rule.
+    The driver was asked pair by pair, so its word goes into the host's peer status, for all pairs of a host where it contradicts
+    one; a host that states the contrary for all pairs no longer does. Where the driver allows what NCCL does not use over that
+    distance, nothing changes: that is NCCL's rule.
     """
     paths = Paths(equipped)
     ids = [gpu.id for gpu in topology.gpus]
     closed: list[Pair] = []
     opened: list[Pair] = []
     unused: list[Pair] = []
-    for (a, b), can in sorted(access.items()):
+    for (a, b), word in sorted(access.items()):
+        can = word and access.get((b, a), True)
         path = paths.between(ids[a], ids[b])
         if path.kind in {PathKind.NVLINK, PathKind.NETWORK}:
             continue
@@ -36,6 +38,14 @@ def settle_access(topology: Topology, equipped: Topology, access: Mapping[Pair, 
             opened.append((a, b))
         elif can and path.staged:
             unused.append((a, b))
+    differ = {topology.gpus[a].host for a, _ in (*closed, *opened)}
+    stated = tuple(
+        _with_word(topology, host, equipped.host(host.name), access) if host.name in differ else host for host in topology.hosts
+    )
+    taken = tuple(host if host.name in differ else equipped.host(host.name) for host in stated)
+    after = Paths(replace(equipped, hosts=taken))
+    unused += [(a, b) for a, b in opened if after.between(ids[a], ids[b]).staged]
+    opened = [pair for pair in opened if pair not in unused]
     findings = []
     if closed:
         findings.append(
@@ -71,31 +81,30 @@ def settle_access(topology: Topology, equipped: Topology, access: Mapping[Pair, 
                 devices=_devices(ids, unused),
             )
         )
-    if not closed and not opened:
-        return topology, tuple(findings)
-    told = {pair: access[pair] for pair in (*closed, *opened)}
-    hosts = tuple(_with_word(topology, host, told) for host in topology.hosts)
-    return replace(topology, hosts=hosts), tuple(findings)
+    return replace(topology, hosts=stated), tuple(findings)
 
 
-def _with_word(topology: Topology, host: Host, told: Mapping[Pair, bool]) -> Host:
+def _with_word(topology: Topology, host: Host, taken: Host, access: Mapping[Pair, bool]) -> Host:
+    """The host with the driver's word on each pair that it was asked about; others of a host ``taken`` to refuse stay refused."""
     members = topology.gpus_of_host[host.name]
     place = {gpu: number for number, gpu in enumerate(members)}
-    here = {(place[a], place[b]): can for (a, b), can in told.items() if a in place and b in place}
-    if not here:
-        return host
+    here = {(place[a], place[b]): can for (a, b), can in access.items() if a in place and b in place}
     known = {one.capability: one.statuses for one in host.peer_status}
     asked: tuple[PeerCapability, ...] = ("read", "write") if "write" in known else ("read",)
-    statuses = [PeerStatus(one, _corrected(known.get(one) or _nobody_said(len(members)), here)) for one in asked]
+    contrary = taken.peer_to_peer == "disabled" and any(here.values())
+    unsaid = "NS" if contrary else "U"
+    statuses = [PeerStatus(one, _corrected(known.get(one) or _nobody_said(len(members)), here, unsaid)) for one in asked]
     others = [one for one in host.peer_status if one.capability not in {"read", "write"}]
-    contrary = host.peer_to_peer == "disabled" and any(here.values())
     return replace(host, peer_to_peer="unknown" if contrary else host.peer_to_peer, peer_status=(*statuses, *others))
 
 
-def _corrected(rows: tuple[tuple[str, ...], ...], here: Mapping[Pair, bool]) -> tuple[tuple[str, ...], ...]:
+def _corrected(rows: tuple[tuple[str, ...], ...], here: Mapping[Pair, bool], unsaid: str) -> tuple[tuple[str, ...], ...]:
     words = {True: "OK", False: "NS"}
     return tuple(
-        tuple(words[here[row, column]] if (row, column) in here else word for column, word in enumerate(cells))
+        tuple(
+            words[here[row, column]] if (row, column) in here else unsaid if word == "U" else word
+            for column, word in enumerate(cells)
+        )
         for row, cells in enumerate(rows)
     )
 

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from statistics import fmean
 
 from planner.core.finding import Finding
-from planner.core.measured import EAGER, MeasuredCurve
+from planner.core.measured import ALIKE, EAGER, MeasuredCurve
 from planner.core.operation import Operation
 from planner.core.topology import PEER_LINKS, Link, LinkKind, Topology
 from planner.core.unknown import Unknown
 from planner.cost.calibration import Calibration
 from planner.cost.interconnect import Interconnect
-from planner.cost.isotonic import isotonic, without_spikes
-from planner.cost.link_fit import HIGHEST, LOWEST, ClassKey, GroupFit, class_of, fit_copies, fit_group
+from planner.cost.isotonic import isotonic, without_outliers, without_spikes
+from planner.cost.link_fit import (
+    HIGHEST,
+    LOWEST,
+    ClassKey,
+    Settled,
+    class_of,
+    crossed_by,
+    fit_copies,
+    fit_group,
+    settled_with,
+)
 from planner.cost.operations import Operations
 from planner.engines.implementations import implementations
 from planner.measuring.placed import Gpus, Placed, PlacedCopies
+from planner.render import text
 from planner.units import Bytes, BytesPerSecond, Seconds
 
 LARGE = Bytes(16 * 2.0**20)
@@ -26,6 +38,7 @@ LARGE = Bytes(16 * 2.0**20)
 DISAGREE = 2.0
 DOUBTFUL = 0.25
 """Large messages that are further off by the links alone are told: NCCL's steps of channel speed alone are up to a fifth apart."""
+_COPIES = "copies"
 _RING: tuple[Operation, ...] = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 Pair = tuple[int, int]
 Wire = Callable[[Topology], Interconnect]
@@ -34,11 +47,11 @@ Wire = Callable[[Topology], Interconnect]
 
 @dataclass
 class LinkFits:
-    """What was found so far: rates by link number, with what each was measured; classes that are settled, with a word."""
+    """What was found so far: rates by link number, with what each was measured; what is settled, with a word by class."""
 
     rates: dict[int, BytesPerSecond] = field(default_factory=dict)
     by: dict[int, str] = field(default_factory=dict)
-    settled: set[ClassKey] = field(default_factory=set)
+    settled: set[Settled] = field(default_factory=set)
     words: dict[ClassKey, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -70,7 +83,8 @@ def fit_links(
     """The links of ``topology`` as copies and large collectives show them, small groups before larger ones.
 
     What direct copies settle stays settled. Through host memory a memcpy is not how NCCL moves data: there a collective over
-    the same links has the last word.
+    the same links has the last word. Links of a class that a collective does not cross take its rate over, but for those
+    that were measured themselves.
     """
     bare = replace(topology, measurements=())
     wires = wire(bare)
@@ -79,10 +93,10 @@ def fit_links(
     rates = copy_rates(wires, copies)
     if rates:
         fit = fit_copies(wires, {pair: rate for pair, (rate, _) in rates.items()})
-        by = ", ".join(dict.fromkeys(source for _, source in rates.values()))
-        _take(fits, wires, fit.measured, lines, f"copies, {by}")
+        sources = ", ".join(dict.fromkeys(source for _, source in rates.values()))
+        _take(fits, wires, fit.measured, lines, f"{_copied(rates, topology)}, {sources}")
         direct = directly_crossed(wires, rates)
-        fits.settled |= {class_of(wires.topology, number) for number in fit.measured if number in direct}
+        fits.settled |= {settled_with(wires.topology, number) for number in fit.measured if number in direct}
         for number, most in fit.seen.items():
             key = class_of(wires.topology, number)
             if number not in fit.measured:
@@ -93,21 +107,98 @@ def fit_links(
                     else f"carries {most / 1e9:.3g} GB/s at least; one copy does not fill it"
                 )
                 fits.words.setdefault(key, said)
-        fits.settled |= {key for key in fits.words if key[1] in PEER_LINKS}
+        fits.settled |= {number for number in fit.seen if wires.topology.links[number].kind in PEER_LINKS}
         fits.findings += [_slow_pair(wires, *one) for one in fit.slow]
         wires = wire(with_measured(bare, fits))
+    stay = _own(topology, wires)
+    judged = []
     for table in groups_for_links(tables):
         ratio = _ratio(table, constants)
         if ratio is None:
             continue
         group = fit_group(wires, table.gpus, ratio, lines, fits.settled)
-        if group.word and abs(math.log(group.left)) > math.log1p(DOUBTFUL):
-            fits.findings.append(_unexplained(table, group, topology))
-        by = f"{words(table.operation)} over {len(table.gpus)} GPUs, {table.source}"
-        _take(fits, wires, group.rates, lines, by)
-        fits.settled |= {class_of(wires.topology, number) for number in group.rates}
+        judged.append((table, ratio, group.word))
+        by = f"{_asked(table, topology)}, {table.source}"
+        crossed = crossed_by(wires, table.gpus)
+        taken = _taken_over(wires.topology, group.rates, crossed, stay)
+        _take(fits, wires, taken, lines, by, alike=taken.keys() - crossed)
+        fits.settled |= {settled_with(wires.topology, number) for number in group.rates}
+        stay |= crossed
         wires = wire(with_measured(bare, fits))
+    for table, ratio, word in judged:
+        left = ratio(wires)
+        if abs(math.log(left)) > math.log1p(DOUBTFUL):
+            fits.findings.append(_unexplained(table, left, word or "the other groups leave no link that explains it", topology))
     return fits
+
+
+def _taken_over(
+    topology: Topology, rates: Mapping[int, BytesPerSecond], crossed: Collection[int], stay: Collection[int]
+) -> dict[int, BytesPerSecond]:
+    """The rates of a fit: of links that it ``crossed``, and of those of their classes that do not ``stay`` as they are.
+
+    Of the latter, one of which copies tell what it carries keeps its share of that; the others are as good as the best crossed.
+    A link that is found to carry what was measured already keeps that, and its origin.
+    """
+    best: dict[ClassKey, BytesPerSecond] = {}
+    for number in rates.keys() & crossed:
+        key = class_of(topology, number)
+        best[key] = max(best.get(key, rates[number]), rates[number])
+    found = {}
+    for number, rate in rates.items():
+        link = topology.links[number]
+        told = number in crossed or (link.measured is not None and not link.measured_by.endswith(ALIKE))
+        if link.measured != rate and (number in crossed or number not in stay):
+            found[number] = rate if told else best.get(class_of(topology, number), rate)
+    return found
+
+
+def forgetting(
+    topology: Topology, wires: Interconnect, copies: Sequence[PlacedCopies], tables: Sequence[Placed]
+) -> tuple[Topology, set[int]]:
+    """The topology without what the same questions said of links before, whatever file answered them, and which links those are.
+
+    The question of a collective is its operation and its GPUs; that of copies is their GPUs, and only of links that they cross.
+    """
+    pairs = copy_rates(wires, copies)
+    crossed = {number for pair in pairs for number, _ in wires.path(*pair).links}
+    copied = f"{_copied(pairs, topology)}, "
+    asked = tuple(f"{_asked(table, topology)}, " for table in groups_for_links(tables))
+    again = {
+        number
+        for number, link in enumerate(topology.links)
+        if link.measured_by.startswith(asked) or (number in crossed and link.measured_by.startswith(copied))
+    }
+    links = (
+        replace(link, measured=None, measured_by="") if number in again else link for number, link in enumerate(topology.links)
+    )
+    return replace(topology, links=tuple(links)), again
+
+
+def _asked(table: Placed, topology: Topology) -> str:
+    return f"{words(table.operation)} over {_among(table.gpus, topology)}"
+
+
+def _copied(pairs: Iterable[Pair], topology: Topology) -> str:
+    gpus = {gpu for pair in pairs for gpu in pair}
+    return _COPIES if len(gpus) == len(topology.gpus) else f"{_COPIES} over {_among(gpus, topology)}"
+
+
+def _among(gpus: Iterable[int], topology: Topology) -> str:
+    ordered = tuple(sorted(gpus))
+    whole = len(ordered) == len(topology.gpus)
+    return f"{len(ordered)} GPUs" if whole else f"GPUs {text.group(ordered).strip('{}')}"
+
+
+def _own(topology: Topology, wires: Interconnect) -> set[int]:
+    """The links that earlier files measured themselves, as NCCL uses them: not by copies through host memory."""
+    found = {
+        number for number, link in enumerate(topology.links) if link.measured is not None and not link.measured_by.endswith(ALIKE)
+    }
+    copied = {number for number in found if topology.links[number].measured_by.startswith(_COPIES)}
+    if not copied:
+        return found
+    return found - (copied - directly_crossed(wires, permutations(range(len(topology.gpus)), 2)))
 
 
 def directly_crossed(wires: Interconnect, pairs: Iterable[Pair]) -> set[int]:
@@ -124,15 +215,22 @@ def line_rates(stated: Topology, equipped: Topology) -> dict[int, float]:
     }
 
 
-def _take(fits: LinkFits, wires: Interconnect, rates: Mapping[int, BytesPerSecond], lines: Mapping[int, float], by: str) -> None:
-    """Keep the rates that a link of that line rate can have; of the others a finding."""
+def _take(
+    fits: LinkFits,
+    wires: Interconnect,
+    rates: Mapping[int, BytesPerSecond],
+    lines: Mapping[int, float],
+    by: str,
+    alike: Collection[int] = (),
+) -> None:
+    """Keep the rates that a link of that line rate can have; of the others a finding. Those ``alike`` only take theirs over."""
     strange = []
     for number, rate in rates.items():
         if number in lines and not LOWEST <= rate / lines[number] <= HIGHEST:
             strange.append(number)
         else:
             fits.rates[number] = BytesPerSecond(float(f"{rate:.4g}"))
-            fits.by[number] = by
+            fits.by[number] = by + ALIKE if number in alike else by
     if strange:
         links = wires.topology.links
         named = ", ".join(links[number].name for number in strange[:4])
@@ -199,10 +297,13 @@ def curves_of(tables: Sequence[Placed], topology: Topology) -> tuple[list[Measur
                 times.setdefault(size, []).append(time)
         rows = [(size, middle(times[size])) for size in sorted(times)]
         # launched one by one, small messages wait for the host in no order of size: there only what sticks out is noise
-        rising = without_spikes(rows) if stack.endswith(EAGER) else isotonic(rows)
+        kept = rows if stack.endswith(EAGER) else without_outliers(rows)
+        rising = without_spikes(rows) if stack.endswith(EAGER) else isotonic(kept)
         points = tuple((size, Seconds(float(f"{time * 1e6:.6g}") * 1e-6)) for size, time in rising)
         ids = tuple(topology.gpus[gpu].id for gpu in members[0].gpus)
         source = "; ".join(dict.fromkeys(table.source for table in members))
+        if len(kept) < len(rows):
+            source += f" without {', '.join(f'{size:.0f} B' for size, _ in rows if size not in dict(kept))}"
         curves.append(MeasuredCurve(operation, ids, stack, points, source))
         apart = [size for size, found in times.items() if max(found) > DISAGREE * min(found)]
         if len(apart) * 2 > len(times):
@@ -248,13 +349,13 @@ def _slow_pair(wires: Interconnect, pair: Pair, rate: BytesPerSecond, expected: 
     )
 
 
-def _unexplained(table: Placed, group: GroupFit, topology: Topology) -> Finding:
-    slower = group.left < 1
+def _unexplained(table: Placed, left: float, word: str, topology: Topology) -> Finding:
+    slower = left < 1
     what = f"{words(table.operation)} over GPUs {','.join(map(str, table.gpus))}"
-    times = f"{1 / group.left if slower else group.left:.2g} times {'slower' if slower else 'faster'} than"
+    times = f"{1 / left if slower else left:.2g} times {'slower' if slower else 'faster'} than"
     return Finding(
         "links-unexplained",
-        f"large messages of {what} are {times} the links promise, and {group.word}; this group is predicted as measured, "
+        f"large messages of {what} are {times} the links promise, and {word}; this group is predicted as measured, "
         "others like it are not",
         hint="measure the groups that matter; if copies between these GPUs rest in host memory, say 'peer_to_peer: disabled' "
         "for the host and calibrate again"

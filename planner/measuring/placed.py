@@ -21,7 +21,11 @@ HOW_TO_SAY_GPUS = "add --gpus with the GPUs of its ranks in order, for example -
 
 @dataclass(frozen=True)
 class Placed:
-    """One operation over ``gpus`` in rank order. ``points`` as they were measured, sizes may be there twice; ``where`` for errors."""
+    """One operation over ``gpus`` in rank order.
+
+    ``points`` as they were measured, sizes may be there twice. ``where`` and, by point, ``places`` for errors; ``announced`` as in
+    :class:`~planner.core.measured.MeasuredTable`.
+    """
 
     operation: Operation
     gpus: Gpus
@@ -29,6 +33,8 @@ class Placed:
     points: tuple[tuple[Bytes, Seconds], ...]
     source: str
     where: str
+    places: tuple[str, ...]
+    announced: Bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ def place_table(
     if len(placed) < 2:
         raise BadInput("is of one GPU, which has nobody to talk to", path=where, hint="measure over two GPUs or more")
     _refuse_other_model(table.devices, placed, topology, look_up, where)
-    return Placed(found, placed, table.stack, table.points, short(table.source), where)
+    places = tuple(_where(table.source, line) for line in table.lines) or (where,) * len(table.points)
+    return Placed(found, placed, table.stack, table.points, short(table.source), where, places, table.announced)
 
 
 def place_copies(copies: MeasuredCopies, topology: Topology, *, gpus: Gpus | None, look_up: LookUp) -> PlacedCopies:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice, pairwise
 
 from planner.core.measured import EAGER
 from planner.core.operation import OPERATIONS, Operation
 from planner.core.topology import Topology
+from planner.cost.interconnect import Interconnect
+from planner.cost.measured_here import likeness
 from planner.documents.measurements import COLUMNS, NCCL_TESTS, MeasuredCollective, parse_collectives
 from planner.engines.implementations import written_implementation
 from planner.errors import BadInput, folded
 from planner.machines import STDIN, load_topology
-from planner.measuring.placed import Gpus, Placed, short
+from planner.measuring.placed import HOW_TO_SAY_GPUS, Gpus, Placed, short
 from planner.units import Bytes, Seconds
+from planner.validation import wires_of
 
 _ENOUGH_COLUMNS = 4
 MOST_NAMES = 100
+MOST_GROUPS = 200
+"""Up to so many groups are compared one by one, else pairs of GPUs."""
 
 
 def is_csv(text: str) -> bool:
@@ -38,8 +44,9 @@ class Rows:
 def read_rows(text: str, source: str, topology: Topology, target: str, gpus: Gpus | None) -> Rows:
     """The rows of a CSV that are of this machine, by operation, number of GPUs and stack; ``target`` is how it was asked for.
 
-    A group is the first so many of the machine's GPUs, or of ``gpus``. Rows launched without CUDA graphs are a stack of
-    their own. Raises ``BadInput`` where no row is of this machine, or one asks for more GPUs than there are.
+    A group is ``gpus``, or all GPUs of the machine; or the first so many, where any others are joined alike, or where the rows'
+    own topology has no more. Rows launched without CUDA graphs are a stack of their own. Raises ``BadInput`` where no row is of
+    this machine, or it cannot be told which GPUs one is of.
     """
     _, rows = parse_collectives(text, source)
     notes: list[str] = []
@@ -63,12 +70,16 @@ def read_rows(text: str, source: str, topology: Topology, target: str, gpus: Gpu
     if not found:
         raise BadInput("holds no row that can be used", path=source, hint="; ".join(sorted(left)[:3]))
     tables = []
+    groups = _Groups(topology, gpus)
     for (operation, ranks, stack), members in sorted(found.items(), key=lambda one: (one[0][1], one[0])):
         where = f"{source}, line {members[0].line}"
         versions = sorted({row.implementation for row in members})
         points = tuple((Bytes(float(row.size)), Seconds(row.time * 1e-6)) for row in members)
         named = versions[0] if len(versions) == 1 else f"{len(versions)} versions, their middle"
-        tables.append(Placed(operation, _first(ranks, topology, gpus, where), stack, points, f"{short(source)}, {named}", where))
+        placed = groups.of(ranks, {row.topology for row in members}, where)
+        places = tuple(f"{source}, line {row.line}" for row in members)
+        tables.append(Placed(operation, placed, stack, points, f"{short(source)}, {named}", where, places))
+    notes += [f"{short(source)}: rows of {ranks} GPUs are taken to be of the first {ranks}" for ranks in sorted(groups.taken)]
     return Rows(tuple(tables), tuple(notes))
 
 
@@ -118,9 +129,43 @@ def _hardware(name: str) -> tuple[set[str], int] | None:
     return set(there.hardware), len(there.gpus)
 
 
-def _first(ranks: int, topology: Topology, gpus: Gpus | None, where: str) -> Gpus:
-    among = tuple(range(len(topology.gpus))) if gpus is None else gpus
-    if ranks > len(among):
-        there = f"{topology.name} has {len(among)}" if gpus is None else f"--gpus names {len(among)}"
-        raise BadInput(f"is of {ranks} GPUs; {there}", path=where, hint="it was measured on another machine")
-    return among[:ranks]
+class _Groups:
+    """Which GPUs of a machine rows are of. ``taken`` are the numbers of ranks of which only their own topology tells."""
+
+    def __init__(self, topology: Topology, asked: Gpus | None) -> None:
+        self._topology = topology
+        self._asked = asked
+        self._wires: Interconnect | None = None
+        self._meant: dict[str, tuple[set[str], int] | None] = {}
+        self.taken: set[int] = set()
+
+    def of(self, ranks: int, names: set[str], where: str) -> Gpus:
+        """The GPUs of rows of so many ``ranks``, whose topologies have these ``names``."""
+        there = len(self._topology.gpus)
+        if self._asked is not None:
+            if ranks != len(self._asked):
+                hint = "give the rows of each number of GPUs as a file of their own, and calibrate with one after the other"
+                raise BadInput(f"is of {ranks} GPUs; --gpus names {len(self._asked)}", path=where, hint=hint)
+            return self._asked
+        if ranks > there:
+            hint = "it was measured on another machine"
+            raise BadInput(f"is of {ranks} GPUs; {self._topology.name} has {there}", path=where, hint=hint)
+        if ranks < there and not self._all_alike(ranks):
+            self._meant |= {name: _hardware(name) for name in names - self._meant.keys()}
+            ours = set(self._topology.hardware), ranks
+            if any(self._meant[name] != ours for name in names):
+                problem = f"is of {ranks} GPUs and does not say which; {self._topology.name} has {there}"
+                raise BadInput(problem, path=where, hint=HOW_TO_SAY_GPUS)
+            self.taken.add(ranks)
+        return tuple(range(ranks))
+
+    def _all_alike(self, ranks: int) -> bool:
+        """Whether the machine joins any so many of its GPUs in the same way."""
+        if self._wires is None:
+            self._wires = wires_of(self._topology)
+        gpus = range(len(self._topology.gpus))
+        groups = list(islice(combinations(gpus, ranks), MOST_GROUPS + 1))
+        if len(groups) > MOST_GROUPS:
+            groups = [*((0, other) for other in gpus[1:]), *pairwise(gpus)]
+        first = likeness(self._wires.group(groups[0]))
+        return all(likeness(self._wires.group(group)) == first for group in groups)

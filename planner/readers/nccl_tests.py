@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from planner.core.bus_id import BUS_ID_PATTERN, normal_bus_id
 from planner.core.measured import MeasuredTable, TableDevice
 from planner.errors import BadInput
-from planner.readers.figures import MOST_CHARACTERS, Figure, figure, is_figure, words_of
+from planner.readers.figures import MOST_CHARACTERS, figure, is_figure, words_of
 from planner.readers.measured_text import MeasurementReader, Reading, refuse_many_tables
 from planner.readers.nccl_operations import NAMES, PROGRAMS, WORD_BYTES, Row, identify, refuse_impossible
 from planner.units import Bytes, Seconds
@@ -27,6 +27,7 @@ _RANK = re.compile(
     r"device {1,8}(\d{1,4}) {1,8}\[([0-9A-Fa-fx:.]{1,20})\] {0,8}([^\s].{0,119})?"
 )
 _SHAPE = re.compile(r"nThreads? {1,8}(\d{1,6}) {1,8}nGpus {1,8}(\d{1,6})")
+_SIZES = re.compile(r"maxBytes {1,8}(\d{1,18}) {1,8}step: {0,8}(\d{1,18}) {0,8}\((bytes|factor)\)")
 _TASKS = re.compile(r"(?:mpirun|mpiexec|orterun|srun)\b.{0,400}? -{1,2}(?:np|n|ntasks)[ =](\d{1,6})(?!\S)")
 _OF_RANKS = re.compile(r"\bnranks (\d{1,6})\b")
 _OUT_OF_BOUNDS = re.compile(r"Out of bounds values {0,8}: {0,8}(\d{1,18}) {1,8}(\w{1,12})")
@@ -40,7 +41,10 @@ _HINT = "paste the whole table, as nccl-tests printed it"
 
 @dataclass(slots=True)
 class _Run:
-    """What the text tells of one run of one program. ``columns`` are the words of its header, if it has one."""
+    """What the text tells of one run of one program.
+
+    ``columns`` are the words of its header, if it has one; ``gpus`` a process and the ``sizes`` are as the line above it says.
+    """
 
     line: int = 0
     name: str | None = None
@@ -51,6 +55,8 @@ class _Run:
     logged: set[int] = field(default_factory=set)
     tasks: int = 1
     shape: int = 1
+    gpus: int = 1
+    sizes: re.Match[str] | None = None
     ended: bool = False
 
     @property
@@ -99,7 +105,9 @@ def _runs(lines: Sequence[str], source: str) -> list[_Run]:
             if header:
                 runs[-1].columns, runs[-1].line = [word.lower() for word in words_of(line)], number
             elif shape:
-                runs[-1].shape = max(runs[-1].shape, int(shape[1]) * int(shape[2]))
+                runs[-1].gpus = int(shape[1]) * int(shape[2])
+                runs[-1].shape = max(runs[-1].shape, runs[-1].gpus)
+                runs[-1].sizes = _SIZES.search(line)
                 runs[-1].ranks.clear()
             elif device:
                 _list(runs[-1], device)
@@ -228,6 +236,9 @@ def _take(run: _Run, tables: list[MeasuredTable], left_out: list[str], source: s
     groups = {group for group, _ in run.ranks.values()}
     whole = sorted(run.ranks) == list(range(len(run.ranks)))
     stated = len(run.ranks) if run.ranks and whole else None
+    if stated and run.gpus and stated % run.gpus:
+        problem = f"lists {stated} rank{'s' * (stated > 1)}; its header says {run.gpus} GPUs a process"
+        raise BadInput(problem, path=f"{source}, line {run.line}", hint=_HINT)
     label = f"{run.name or 'a table'} (line {run.line})"
     if run.name in NAMES and run.name not in PROGRAMS:
         left_out.append(label)
@@ -253,30 +264,42 @@ def _take(run: _Run, tables: list[MeasuredTable], left_out: list[str], source: s
             names = " or ".join(program.name for program in answer.programs)
             left_out.append(f"{names} (line {run.line})")
         else:
+            points = _points(rows)
             tables.append(
                 MeasuredTable(
                     operation=known[0] if len(answer.programs) == 1 else None,
                     candidates=known,
                     ranks=answer.ranks,
-                    points=_points(rows),
+                    points=tuple((size, time) for size, time, _ in points),
                     devices=_devices(run) if stated else (),
                     stack="nccl",
                     source=source,
                     line=run.line,
+                    lines=tuple(line for _, _, line in points),
+                    announced=_announced(run, rows),
                 )
             )
 
 
-def _points(rows: Sequence[Row]) -> tuple[tuple[Bytes, Seconds], ...]:
-    """(bytes, seconds) ascending; the median where a size was measured several times."""
-    times: dict[int, list[Figure]] = {}
+def _points(rows: Sequence[Row]) -> tuple[tuple[Bytes, Seconds, int], ...]:
+    """(bytes, seconds, line) ascending; where a size was measured several times the median, and the first line."""
+    found: dict[int, list[Row]] = {}
     for row in rows:
-        times.setdefault(row.size, []).append(row.time)
-    return tuple((Bytes(float(size)), Seconds(_median(times[size]) * 1e-6)) for size in sorted(times))
+        found.setdefault(row.size, []).append(row)
+    return tuple((Bytes(float(size)), Seconds(_median(found[size]) * 1e-6), found[size][0].line) for size in sorted(found))
 
 
-def _median(times: Sequence[Figure]) -> float:
-    ordered = sorted(time.value for time in times)
+def _announced(run: _Run, rows: Sequence[Row]) -> Bytes | None:
+    """The largest size by the line above the table, where the table has no end and the next row was still to come."""
+    if run.ended or run.sizes is None:
+        return None
+    most, step, last = int(run.sizes[1]), int(run.sizes[2]), max(row.size for row in rows)
+    following = last + step if run.sizes[3] == "bytes" else last * max(2, step)
+    return Bytes(float(most)) if following <= most else None
+
+
+def _median(rows: Sequence[Row]) -> float:
+    ordered = sorted(row.time.value for row in rows)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 

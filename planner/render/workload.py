@@ -85,7 +85,7 @@ def maximum_document(most: Estimate | None) -> dict[str, Any] | None:
     if most is None:
         return None
     return {
-        "in_flight": most.serving.in_flight,
+        "in_flight": round(most.serving.in_flight, 6),
         "requests_per_s": most.serving.requests_per_second,
         "output_tokens_per_s": most.output_tokens_per_second,
         "ttft_s": most.ttft,
@@ -96,7 +96,7 @@ def maximum_document(most: Estimate | None) -> dict[str, Any] | None:
 def serving_document(serving: Serving) -> dict[str, Any]:
     """How requests fare."""
     return {
-        "in_flight": serving.in_flight,
+        "in_flight": round(serving.in_flight, 6),
         "requests_per_s": serving.requests_per_second,
         "ttft_s": _percentiles(serving.ttft),
         "tpot_s": _percentiles(serving.tpot),

@@ -10,14 +10,22 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from measured_box import BOX, GIGA, box, nccl_table, pair_rates, peer_matrix, peer_test, predicted, rates_of, truth
+from measured_box import BOX, BUS_IDS, GIGA, box, nccl_table, pair_rates, peer_matrix, peer_test, predicted, rates_of, truth
+from planner.core.operation import Operation
 from planner.core.topology import Topology
+from planner.cost.interconnect import Interconnect
+from planner.cost.link_fit import with_rates
 from planner.documents.files import DATA
 from planner.documents.topology import dump_topology, parse_topology
+from planner.machines import find_topology
+from planner.units import BytesPerSecond
+from planner.validation import wires_of
 from support import Planner
 
 SCHEMA = json.loads((DATA / "schemas" / "calibration.schema.json").read_text("utf-8"))
 SIZES = [2**power for power in range(10, 29, 2)]
+STAGED = BOX.replace("peer_to_peer: enabled", "peer_to_peer: disabled")
+SWITCHED = STAGED.replace("kind: host-bridge", "kind: pcie-switch")
 SLOTS = ("gpu0", "gpu1", "gpu2", "gpu3")
 CSV_HEAD = "topology,impl,op,n_gpus,message_bytes,time_us,flag\n"
 
@@ -44,9 +52,12 @@ def reduction(ranks: int, rates: dict[str, float], operation: str = "all_reduce"
 
 
 def rows(
-    times: dict[int, float], ranks: int, impl: str = "nccl-2.27.3", topology: str = "box", operation: str = "all_reduce"
+    times: dict[int, float], ranks: int, impl: str = "nccl-2.27.3", topology: str = "", operation: str = "all_reduce"
 ) -> str:
-    return "".join(f"{topology},{impl},{operation},{ranks},{size},{time * 1e6},\n" for size, time in times.items())
+    """Rows of a CSV; of a machine of as many GPUs, where no ``topology`` is named."""
+    return "".join(
+        f"{topology or f'{ranks}xL40S'},{impl},{operation},{ranks},{size},{time * 1e6},\n" for size, time in times.items()
+    )
 
 
 def test_copies_become_rates_of_links_with_their_origin(planner: Planner, place: Path) -> None:
@@ -239,6 +250,9 @@ def as_measured(ranks: int = 4, **more: object) -> str:
         (peer_test(pair_rates(truth(box(), {})), 4, model="NVIDIA A40"), "was measured on A40; GPU 0 of box is L40S"),
         (nccl_table("all_reduce", predicted(truth(box(), {}), "all_reduce", range(4), SIZES), 4, factor=7.0), "FILE"),
         (nccl_table("all_reduce", {2**30: 2**30 / 15e6}, 4), "a bus bandwidth of 0.0225 GB/s"),
+        (nccl_table("all_reduce", {2**28: 0.02, 2**29: 0.04, 2**30: 100.0}, 4), "FILE, line 12: a bus bandwidth of 0.01611 GB/s"),
+        (nccl_table("all_reduce", {2**16: 1e6, 2**28: 0.02}, 4), "FILE, line 10: a bus bandwidth of 9.83e-11 GB/s"),
+        (as_measured(2).replace("nGpus 2", "nGpus 3"), "lists 2 ranks; its header says 3 GPUs a process"),
         (CSV_HEAD + "8xL40S,nccl-2.27.3,all_reduce,8,1048576,500,\n", "is of 8 GPUs; box has 4"),
         (CSV_HEAD + "2xH100-SXM5-80GB,nccl-2.27.3,all_reduce,2,1048576,50,\n", "is of H100-SXM5-80GB; box has L40S"),
         (CSV_HEAD + "2xT4,nccl-2.27.3,all_reduce,2,1024,50,\n2xL4,nccl-2.27.3,all_reduce,2,1024,50,\n", "has rows of 2 machines (2xL4, 2xT4), none of them box.yaml"),
@@ -399,3 +413,188 @@ def test_half_the_sizes_predict_the_other_half(planner: Planner, place: Path) ->
     assert planner("calibrate", "-t", "box.yaml", "fit.csv").code == 0
     after = planner(*question).document["overall"]["mape"]
     assert after < 0.1 < before
+
+
+def pair_table(
+    pair: tuple[int, int], rates: dict[str, float], *, operation: Operation = "all_reduce", staged: bool = False
+) -> str:
+    """A table of two GPUs of the box, told by their bus ids."""
+    wires = truth(parse_topology(STAGED if staged else BOX, "box.yaml"), rates)
+    return nccl_table(operation, predicted(wires, operation, pair, SIZES), 2, bus_ids=[BUS_IDS[gpu] for gpu in pair])
+
+
+def slots(topology: Topology) -> list[float | None]:
+    return [rates_of(topology)[f"bridge{gpu // 2}–gpu{gpu}"] for gpu in range(4)]
+
+
+@pytest.mark.parametrize("name", ["nccl.txt", "a, nccl.txt"])
+def test_a_file_of_the_same_name_takes_nothing_away_from_another_question(planner: Planner, place: Path, name: str) -> None:
+    for day, text in (
+        ("one", pair_table((0, 1), dict.fromkeys(SLOTS, 18.0))),
+        ("two", pair_table((2, 3), dict.fromkeys(SLOTS, 18.0), operation="send_recv")),
+    ):
+        (place / day).mkdir()
+        (place / day / name).write_text(text)
+    assert planner("calibrate", "-t", "box.yaml", f"one/{name}").code == 0
+    links = written(place / "box.yaml").links
+    assert sum(link.measured is not None for link in links) == 4
+    run = planner("calibrate", "-t", "box.yaml", f"two/{name}")
+    assert written(place / "box.yaml").links == links
+    assert f"measured earlier by all-reduce over GPUs 0,1, {name} (on links alike)" in run.words
+    text = (place / "box.yaml").read_text()
+    assert planner("calibrate", "-t", "box.yaml", f"one/{name}").code == 0
+    assert (place / "box.yaml").read_text() == text
+
+
+@pytest.mark.parametrize("order", [(0, 2), (2, 0)])
+def test_a_rate_taken_over_gives_way_to_one_that_was_measured(planner: Planner, place: Path, order: tuple[int, ...]) -> None:
+    for first in order:
+        (place / "nccl.txt").write_text(pair_table((first, first + 1), dict.fromkeys(SLOTS, 18.0 - first)))
+        assert planner("calibrate", "-t", "box.yaml", "nccl.txt").code == 0
+    assert slots(written(place / "box.yaml")) == [pytest.approx(rate, rel=0.01) for rate in (18, 18, 16, 16)]
+
+
+def bridged(pair: tuple[int, int], share: float) -> str:
+    """A table over one of the bridges of a box of RTX 3090, which carries a share of what it should."""
+    wires = wires_of(find_topology("4x-rtx-3090-bridged"))
+    (number,) = {number for number, _ in wires.path(*pair).links}
+    slow = BytesPerSecond(share * float(wires.topology.links[number].achieved or 0.0))
+    times = predicted(Interconnect(with_rates(wires.topology, {number: slow}), wires.specs), "all_reduce", pair, SIZES)
+    listed = "".join(f"#  Rank {rank} Group 0 Pid 1 on box device {gpu} [00]\n" for rank, gpu in enumerate(pair))
+    return nccl_table("all_reduce", times, 2, listed=False).replace("#\n", f"#\n{listed}", 1)
+
+
+def test_a_slow_nvlink_says_nothing_of_the_others(planner: Planner, place: Path) -> None:
+    assert planner("probe", "4x-rtx-3090-bridged", "-o", "bridged.yaml").code == 0
+    (place / "slow.txt").write_text(bridged((0, 2), 0.5))
+    run = planner("calibrate", "-t", "bridged.yaml", "slow.txt")
+    found = {name: rate for name, rate in rates_of(written(place / "bridged.yaml")).items() if rate is not None}
+    assert found == {"gpu0–gpu2": pytest.approx(24, rel=0.02)}
+    assert "link-slow: gpu0–gpu2 carries 24 GB/s" in run.words
+    # two slow ones in one run are each as slow as they are
+    (place / "slower.txt").write_text(bridged((1, 3), 0.25))
+    assert planner("calibrate", "-t", "bridged.yaml", "slow.txt", "slower.txt").code == 0
+    found = {name: rate for name, rate in rates_of(written(place / "bridged.yaml")).items() if rate is not None}
+    assert found == {"gpu0–gpu2": pytest.approx(24, rel=0.02), "gpu1–gpu3": pytest.approx(12, rel=0.02)}
+    # and a repaired one is no longer said to be slow
+    (place / "repaired.txt").write_text(bridged((0, 2), 1.0))
+    run = planner("calibrate", "-t", "bridged.yaml", "repaired.txt")
+    assert "before 24 → 48" in run.words
+    assert rates_of(written(place / "bridged.yaml"))["gpu0–gpu2"] is None
+
+
+def test_text_document_and_file_count_the_same_links(planner: Planner, place: Path) -> None:
+    (place / "nccl.txt").write_text(pair_table((0, 1), dict.fromkeys(SLOTS, 12.0)))
+    question = ("calibrate", "-t", "box.yaml", "nccl.txt")
+    document = planner(*question, "--dry-run", "--format", "json").document
+    assert (document["measured_links"], document["alike_links"]) == (2, 2)
+    run = planner(*question)
+    assert "×4: line rate 31.5, assumed 24 → measured 12, 2 of them and 2 alike, by all-reduce over GPUs 0,1" in run.words
+    assert "2 measured links, 2 links alike and 1 measured curve" in run.words
+    assert (place / "box.yaml").read_text().count(" measured: ") == 4
+    # what nobody measured is not accused
+    assert "link-slow: bridge0–gpu0, bridge0–gpu1 carry 12 GB/s" in run.words
+    assert "before 12 → measured 12" in planner(*question).words
+
+
+def test_one_group_that_is_slower_is_not_explained_at_the_cost_of_another(planner: Planner, place: Path) -> None:
+    (place / "box.yaml").write_text(STAGED)
+    (place / "fast.txt").write_text(pair_table((0, 1), dict.fromkeys(SLOTS, 20.0), staged=True))
+    (place / "slow.txt").write_text(pair_table((2, 3), dict.fromkeys(SLOTS, 10.0), staged=True))
+    run = planner("calibrate", "-t", "box.yaml", "fast.txt", "slow.txt", "--format", "json")
+    for table in run.document["tables"]:
+        assert table["links_alone"]["mean"] < table["before"]["mean"]
+    assert rates_of(written(place / "box.yaml"))["socket0–bridge0"] is None
+
+
+def test_groups_are_judged_by_the_links_as_they_are_in_the_end(planner: Planner, place: Path) -> None:
+    """What joins the sockets explains GPUs 0 and 2; that 0 and 3 are slower then goes to the host bridges, which both cross."""
+    (place / "two.txt").write_text(pair_table((0, 2), {"sockets": 15}))
+    (place / "three.txt").write_text(pair_table((0, 3), {"sockets": 6}))
+    words = planner("calibrate", "-t", "box.yaml", "two.txt", "three.txt").words
+    assert "links-unexplained: large messages of all-reduce over GPUs 0,2 are 2.5 times faster" in words
+
+
+def test_the_word_on_every_pair_is_kept_and_a_second_run_changes_nothing(planner: Planner, place: Path) -> None:
+    (place / "box.yaml").write_text(SWITCHED)
+    text = peer_test(dict.fromkeys(pair_rates(truth(box(), {})), 11 * GIGA), 4)
+    for a, b in pair_rates(truth(box(), {})):
+        if {a, b} != {0, 1}:
+            text = text.replace(f"Device={a} CAN Access Peer Device={b}\n", f"Device={a} CANNOT Access Peer Device={b}\n")
+    (place / "bw.txt").write_text(text)
+    assert "between GPUs 0–1, which the topology rules out" in planner("calibrate", "-t", "box.yaml", "bw.txt").words
+    topology = written(place / "box.yaml")
+    assert topology.hosts[0].peer_status[0].statuses == (
+        ("X", "OK", "NS", "NS"), ("OK", "X", "NS", "NS"), ("NS", "NS", "X", "NS"), ("NS", "NS", "NS", "X"),
+    )  # fmt: skip
+    assert wires_of(topology).path(2, 3).staged
+    once = (place / "box.yaml").read_text()
+    again = planner("calibrate", "-t", "box.yaml", "bw.txt")
+    assert (place / "box.yaml").read_text() == once
+    assert "peer-access" not in again.words
+
+
+def test_pairs_that_the_tool_was_not_asked_about_stay_refused(planner: Planner, place: Path) -> None:
+    (place / "box.yaml").write_text(SWITCHED)
+    (place / "bw.txt").write_text(peer_test(pair_rates(truth(box(), {})), 2))
+    assert planner("calibrate", "-t", "box.yaml", "bw.txt").code == 0
+    wires = wires_of(written(place / "box.yaml"))
+    assert [wires.path(*pair).staged for pair in ((0, 1), (2, 3))] == [False, True]
+
+
+def test_what_distance_keeps_apart_all_the_same_is_not_called_allowed(planner: Planner, place: Path) -> None:
+    (place / "box.yaml").write_text(SWITCHED)
+    (place / "bw.txt").write_text(copies())
+    words = planner("calibrate", "-t", "box.yaml", "bw.txt").words
+    assert "between GPUs 0–1, 2–3, which the topology rules out; it now allows them" in words
+    assert "between GPUs 0–2, 0–3, 1–2, 1–3; NCCL does not use them over that distance" in words
+
+
+def test_rows_of_fewer_gpus_want_to_know_which(planner: Planner, place: Path) -> None:
+    times = {size: 20e-6 + size / 20e9 for size in SIZES}
+    (place / "table.csv").write_text(CSV_HEAD + rows(times, 2, topology="box.yaml"))
+    question = ("calibrate", "-t", "box.yaml", "table.csv")
+    run = planner(*question)
+    assert (run.code, run.out) == (2, "")
+    assert "table.csv, line 2: is of 2 GPUs and does not say which; box has 4 hint: add --gpus" in run.words
+    assert "is of 2 GPUs; --gpus names 4" in planner(*question, "--gpus", "0,1,2,3").words
+    assert planner(*question, "--gpus", "2,3").code == 0
+    (curve,) = written(place / "box.yaml").measurements
+    assert curve.gpus == ("gpu2", "gpu3")
+    # of a machine with no more GPUs they are the first, and that is said; where any two are alike there is nothing to tell
+    (place / "table.csv").write_text(CSV_HEAD + rows(times, 2))
+    assert "table.csv: rows of 2 GPUs are taken to be of the first 2" in planner(*question).words
+    (place / "table.csv").write_text(CSV_HEAD + rows({2**24: 200e-6}, 2, topology="8xH100-SXM5-80GB"))
+    assert planner("calibrate", "-t", "8xH100-SXM5-80GB", "table.csv", "-o", "new.yaml").code == 0
+
+
+def test_a_table_without_its_end_is_told(planner: Planner, place: Path) -> None:
+    whole = as_measured()
+    (place / "whole.txt").write_text(whole.split("# Out of bounds")[0])
+    assert "table-cut" not in planner("calibrate", "-t", "box.yaml", "whole.txt", "--dry-run").words
+    (place / "cut.txt").write_text("".join(whole.splitlines(keepends=True)[:13]))
+    run = planner("calibrate", "-t", "box.yaml", "cut.txt")
+    assert run.code == 0
+    assert "table-cut: the table of all-reduce over 4 GPUs ends at 64 KiB; its header announces 256 MiB" in run.words
+
+
+def test_files_in_turn_do_not_scale_what_they_did_not_measure(planner: Planner, place: Path) -> None:
+    """GPUs 4 to 7 of a box are crossed by neither file, however often each is read."""
+    wires = wires_of(find_topology("8x-rtx-4090"))
+    rates = {number: BytesPerSecond(12 * GIGA) for number, link in enumerate(wires.topology.links) if "gpu" in link.name}
+    machine = Interconnect(with_rates(wires.topology, rates), wires.specs)
+    assert planner("probe", "8x-rtx-4090", "-o", "eight.yaml").code == 0
+    for pair in ((0, 1), (2, 3)) * 2:
+        (place / "nccl.txt").write_text(nccl_table("all_gather", predicted(machine, "all_gather", pair, SIZES), 2, listed=False))
+        question = ("calibrate", "-t", "eight.yaml", "nccl.txt", "--operation", "all-gather")
+        assert planner(*question, "--gpus", ",".join(map(str, pair))).code == 0
+    found = {link.name: link.measured for link in written(place / "eight.yaml").links if "gpu" in link.name}
+    assert list(found.values()) == [pytest.approx(12 * GIGA, rel=0.02)] * 8
+
+
+def test_a_larger_group_that_finds_the_same_does_not_take_the_origin(planner: Planner, place: Path) -> None:
+    rates = dict.fromkeys(SLOTS, 12.0) | {"sockets": 60.0}
+    for name, text in (("two.txt", reduction(2, rates)), ("four.txt", reduction(4, rates)), ("four.txt", reduction(4, rates))):
+        (place / name).write_text(text)
+        assert planner("calibrate", "-t", "box.yaml", name).code == 0
+        assert slots(written(place / "box.yaml")) == [pytest.approx(12, rel=0.01)] * 4

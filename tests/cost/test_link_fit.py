@@ -112,6 +112,19 @@ def test_a_pair_settles_the_slots(rate: float) -> None:
     assert fit.left == pytest.approx(1, abs=0.03)
 
 
+def test_a_pair_settles_its_own_nvlink_alone() -> None:
+    wires = wires_of(api.load_topology("4x-rtx-3090-bridged"))
+    (bridge,) = {number for number, _ in wires.path(0, 2).links}
+    machine = Interconnect(with_rates(wires.topology, {bridge: BytesPerSecond(20e9)}), wires.specs)
+    fit = fit_group(wires, [0, 2], ratio_to(machine, [0, 2]), lines_of(wires), set())
+    assert fit.rates == {bridge: pytest.approx(20e9, rel=0.02)}
+    # settled for this pair, it is not for the other
+    (other,) = {number for number, _ in wires.path(1, 3).links}
+    machine = Interconnect(with_rates(wires.topology, {other: BytesPerSecond(20e9)}), wires.specs)
+    fit = fit_group(wires, [1, 3], ratio_to(machine, [1, 3]), lines_of(wires), {bridge})
+    assert set(fit.rates) == {other}
+
+
 def test_a_larger_group_settles_what_the_smaller_one_does_not_cross() -> None:
     topology = box()
     wires = wires_of(topology)

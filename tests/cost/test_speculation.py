@@ -113,3 +113,9 @@ def test_layers_that_are_speculated_with_are_not_said_to_be_left_out() -> None:
     for workload, said in ((Workload(), True), (Workload(speculation=Speculation("ngram", 1, 0.5)), True), (guessing, False)):
         answer = api.estimate(model, machine, workload, Parallelism(8))
         assert any("not counted" in warning for warning in answer.warnings) == said
+
+
+def test_a_whole_model_is_no_layer_that_guesses() -> None:
+    guess = Speculation("eagle3", 3, 0.7, "llama-3.1-8b")
+    with pytest.raises(BadInput, match="whole model"):
+        api.estimate(api.load_model("llama-3.1-70b"), api.load_topology("dgx-h100"), Workload(speculation=guess), Parallelism(8))

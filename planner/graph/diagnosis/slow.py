@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from planner.core.finding import Finding
+from planner.core.measured import ALIKE
 from planner.core.topology import PEER_LINKS, TREE_LINKS, Link
 from planner.graph.diagnosis.view import View, per_second
 from planner.graph.equip import equip
@@ -17,16 +18,20 @@ NAMED = 4
 
 
 def findings(view: View) -> Iterator[Finding]:
-    """``link-slow``. What joins sockets is only assumed, and through host memory the host limits: neither is a fault of a link."""
-    measured = [number for number, link in enumerate(view.topology.links) if link.measured is not None]
+    """``link-slow``. What joins sockets is only assumed, and through host memory the host limits: neither is a fault of a link.
+
+    Nor is the rate of a link that only took it over from others of its class.
+    """
+    links = view.topology.links
+    measured = [number for number, link in enumerate(links) if link.measured is not None and not link.measured_by.endswith(ALIKE)]
     if not measured or not view.priced:
         return
-    links = tuple(replace(link, measured=None, measured_by="") for link in view.topology.links)
-    usual = equip(replace(view.topology, links=links), view.specs, view.rates).links
+    bare = tuple(replace(link, measured=None, measured_by="") for link in links)
+    usual = equip(replace(view.topology, links=bare), view.specs, view.rates).links
     direct = _direct(view)
     alike: dict[tuple[str, str, str, str], list[Link]] = {}
     for number in measured:
-        link, reached = view.topology.links[number], usual[number].achieved
+        link, reached = links[number], usual[number].achieved
         share = NVLINK_SHARE if link.kind in PEER_LINKS else SHARE
         if number in direct and reached is not None and (link.measured or 0.0) < share * reached:
             key = link.kind, per_second(link.measured or 0.0), per_second(reached), link.measured_by
