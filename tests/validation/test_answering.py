@@ -39,9 +39,7 @@ def test_a_checkpoint_is_its_model_in_the_format_that_name_and_row_agree_on(libr
     assert not isinstance(model, str), model
     assert (model, model.weight_format.name) == (library.model("deepseek-ai/DeepSeek-R1", "nvfp4"), "nvfp4")
     for quant in ("", "fp8", "bf16"):
-        assert library.model("nvidia/DeepSeek-R1-NVFP4", quant) == (
-            "unknown model 'nvidia/DeepSeek-R1-NVFP4'"
-        )
+        assert library.model("nvidia/DeepSeek-R1-NVFP4", quant) == ("unknown model 'nvidia/DeepSeek-R1-NVFP4'")
     assert library.model("nobody-nvfp4", "nvfp4") == "unknown model 'nobody-nvfp4'"
     own = library.model("nvidia/DeepSeek-V3.1-NVFP4", "nvfp4")  # in the catalogue, with what it leaves in 16 bits
     assert own == api.load_model("nvidia/DeepSeek-V3.1-NVFP4")
