@@ -129,13 +129,14 @@ class ModelSpec:
                 parts = others.setdefault(weights.name, [])
                 parts += [part] if part not in parts else []
         words = [f"{' and '.join(parts)} {name}".replace("_", " ") for name, parts in others.items()]
-        cache = [] if self.cache_dtype == "auto" else [f"KV cache {self.cache_dtype}"]
+        narrow = self.kv_element_bytes < HALF_PRECISION
+        cache = [f"KV cache {'fp8' if self.cache_dtype == 'fp8' else f'{8 * self.kv_element_bytes:g} bit'}"] if narrow else []
         return ", ".join([self.weight_format.name, *words, *cache])
 
     @property
     def cache_dtype(self) -> CacheDtype:
-        """What the KV cache is kept in: ``auto`` is 16 bits."""
-        return "fp8" if self.kv_element_bytes < HALF_PRECISION else "auto"
+        """What engines are told to keep the KV cache in: ``auto`` is 16 bits, or what the checkpoint asks beside 8."""
+        return "fp8" if self.kv_element_bytes == 1 else "auto"
 
     def cached_in(self, dtype: CacheDtype) -> ModelSpec:
         """The same model with its KV cache in another format; ``auto`` leaves it as the checkpoint asks."""

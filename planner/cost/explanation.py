@@ -174,7 +174,8 @@ class _Tree:
             step = Step("replica", served, "tokens/s", "formula", 1.0, "throughput", asked)
             if strategy.workload.load == "batch" and strategy.offered > strategy.requests:
                 offered = Quantity("requests in all", strategy.offered)
-                step = Step("replica", metrics.throughput, "tokens/s", "formula", 1.0, "turns", (offered, *asked))
+                weights = Quantity("of a step, what it takes to read weights", strategy.weights_read)
+                step = Step("replica", metrics.throughput, "tokens/s", "formula", 1.0, "turns", (offered, *asked, weights))
             elif not math.isclose(metrics.throughput, served):
                 step = Step("as many as are asked for", metrics.throughput, "tokens/s", "given")
             steps.append(step)

@@ -20,6 +20,7 @@ _METHODS: Mapping[str, Method] = {
 }
 """What engines call the ways that planner knows; an EAGLE layer of before takes as long as one of EAGLE-3."""
 _COUNTS = ("num_speculative_tokens", "num_nextn_predict_layers", "max_draft_len")
+_DIGITS = 4
 _CHECKPOINTS = ("model", "speculative_model_dir", "speculative_model")
 
 
@@ -35,13 +36,13 @@ class Guesses:
     checkpoint: str
 
     def __str__(self) -> str:
-        return f"{self.tokens} tokens at a time by {self.said}"
+        return f"{self.tokens} token{'s' * (self.tokens != 1)} at a time by {self.said}"
 
 
 def guesses_of(engine: str, said: Mapping[str, str], source: str) -> Guesses | None:
     """What ``said``, values by what they decide, has on guessing. Raises ``BadInput`` for a document that is none."""
     if engine == "tgi":
-        return _guesses("ngram", said["guesses"], "", source) if "guesses" in said else None
+        return _guesses("ngram", said["guesses"], "", source) if said.get("guesses", "0") != "0" else None
     if engine == "sglang":
         checkpoint = said.get("guess checkpoint", "")
         called = said.get("guess method", "")
@@ -49,8 +50,10 @@ def guesses_of(engine: str, said: Mapping[str, str], source: str) -> Guesses | N
             return None
         # the model's own layers where no checkpoint is named
         method = "nextn" if called.lower() == "eagle" and not checkpoint else called
-        return _guesses(method, said.get("guesses", "1"), checkpoint, source)
-    if "guesses" not in said:
+        verified = said.get("guesses verified", "")
+        counted = str(int(verified[:4]) - 1) if verified.isdecimal() and int(verified[:4]) > 1 else "1"
+        return _guesses(method, said.get("guesses", counted), checkpoint, source)
+    if said.get("guesses", "null") == "null":
         return None
     try:
         document: Any = json.loads(said["guesses"])
@@ -64,6 +67,8 @@ def guesses_of(engine: str, said: Mapping[str, str], source: str) -> Guesses | N
 
 
 def _guesses(called: str, count: str, checkpoint: str, source: str) -> Guesses:
-    if not (count.isascii() and count.isdecimal() and 1 <= int(count[:4]) <= MOST_DRAFT_TOKENS):
+    method = _METHODS.get(called.lower())
+    counted = count.isascii() and count.isdecimal() and len(count) <= _DIGITS
+    if method is not None and not (counted and 1 <= int(count) <= MOST_DRAFT_TOKENS):
         raise BadInput(f"{count!r} is no count from 1 to {MOST_DRAFT_TOKENS}", path=f"{source}: tokens that are guessed")
-    return Guesses(called, _METHODS.get(called.lower()), int(count), checkpoint)
+    return Guesses(called, method, int(count) if counted else 1, checkpoint)

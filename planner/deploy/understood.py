@@ -79,6 +79,7 @@ _SGLANG = {
     "--kv-cache-dtype": "cache",
     "--speculative-algorithm": "guess method",
     "--speculative-num-steps": "guesses",
+    "--speculative-num-draft-tokens": "guesses verified",
     "--speculative-draft-model-path": "guess checkpoint",
     "--dtype": "dtype",
     "--nnodes": "nodes",
@@ -246,11 +247,22 @@ def understand(found: Found, source: str) -> Understood:
         cache="fp8" if said.get("cache", "").startswith("fp8") else "auto",
         guesses=guesses_of(engine, said, source),
         partition=_partition(engine, found, said, source),
-        gone=tuple(f"{option}: {why}" for option, why in GONE[engine].items() if option in _spelled(found.argv)),
+        gone=(
+            *(f"{option}: {why}" for option, why in GONE[engine].items() if option in _spelled(found.argv)),
+            *_other_cache(said),
+        ),
         meeting=" ".join(said[name] for name in ("leader", "leader port") if name in said),
         host=found.host,
         source=source.rpartition("/")[2],
     )
+
+
+def _other_cache(said: Mapping[str, str]) -> tuple[str, ...]:
+    """What to know of a cache in anything but the checkpoint's own format and 8 bits."""
+    kept = said.get("cache", "auto")
+    if kept == "auto" or kept.startswith("fp8"):
+        return ()
+    return (f"a KV cache in {kept[:40]} is not planned: priced as the checkpoint asks",)
 
 
 def _engine(argv: tuple[str, ...]) -> str:

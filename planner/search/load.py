@@ -17,7 +17,7 @@ from planner.units import Seconds
 REQUEST_RATE = "request-rate"
 
 SHORT_ANSWER = 16
-"""Of fewer tokens, and not as many requests are answered with as many in flight as fit: their prompts wait for each other."""
+"""Of fewer tokens, and with as many in flight as fit fewer may be answered than with fewer: their prompts wait for each other."""
 
 BOTH = "TTFT and TPOT together"
 """What is missed where enough requests meet either target, and too few both."""
@@ -100,7 +100,9 @@ def maximum(pricer: Pricer, plan: Plan) -> Estimate | None:
     if isinstance(found, Infeasible) or missed_targets(found, workload):
         return None
     here = _priced(pricer, plan)
-    if isinstance(here, Infeasible) or here.output_tokens_per_second <= found.output_tokens_per_second:
+    if isinstance(here, Infeasible):
+        return found
+    if workload.output_tokens >= SHORT_ANSWER and here.output_tokens_per_second <= found.output_tokens_per_second:
         return found
     most = math.ceil(found.serving.in_flight)
     met = [one for one in _with_fewer(pricer, plan, most, min(workload.concurrency, most)) if not missed_targets(one, workload)]
@@ -120,7 +122,7 @@ def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
     full = _priced(pricer.at(1, "full"), plan)
     if isinstance(full, Infeasible):
         return full
-    if full.serving.requests_per_second < rate and pricer.workload.output_tokens < SHORT_ANSWER:
+    if full.serving.requests_per_second < rate:
         fewer = _with_fewer(pricer, plan, math.ceil(full.serving.in_flight))
         full = max((full, *fewer), key=lambda one: one.serving.requests_per_second)
     most = full.serving.requests_per_second
@@ -136,7 +138,12 @@ def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
     if isinstance(estimate, Infeasible):
         return estimate
     if math.isinf(estimate.ttft):
-        return _overrun(plan, rate, data / _service(found, plan), "which is what its prompts take")
+        by_prompts = data / _service(found, plan)
+        if by_prompts > rate:  # the queue is finite, the places are not enough
+            room, gone = estimate.max_concurrency, data * estimate.max_concurrency / rate
+            message = f"room for {room:,} at once, who would have to be gone in {gone:.3g} s each at {rate:g} requests a second"
+            return Infeasible(plan.parallelism, REQUEST_RATE, have=min(most, rate), need=rate, unit="requests/s", message=message)
+        return _overrun(plan, rate, by_prompts, "which is what its prompts take")
     return found
 
 

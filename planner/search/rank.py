@@ -229,20 +229,19 @@ class Search:
         offered = FEW_SEQUENCES if pricer.workload.load == "full" else min(offered, MOST_SEQUENCES)
         outcome = pricer.strategy(degrees, partition, limits, pool)
         if isinstance(outcome, Infeasible) or 2 * outcome.max_concurrency < min(offered, FEW_SEQUENCES):
-            # a smaller step leaves more memory: no more sequences than are offered, and a short chunk
-            few = offered if offered < limits.max_sequences else FEW_SEQUENCES
-            small = pricer.traits.smaller(limits, capacity, few, max(few, _short(limits)))
-            retried = pricer.strategy(degrees, partition, small, pool)
-            if isinstance(outcome, Infeasible):
-                return retried if isinstance(retried, Strategy) else outcome
-            return retried if isinstance(retried, Strategy) and retried.room > 2 * outcome.room else outcome
+            # a smaller step leaves more memory: no more sequences than are offered, or few, and a short chunk
+            best = outcome
+            for few in sorted({min(offered, limits.max_sequences), min(offered, FEW_SEQUENCES)}):
+                small = pricer.traits.smaller(limits, capacity, few, max(few, _short(limits)))
+                best = _roomier(best, pricer.strategy(degrees, partition, small, pool))
+            return best
         more = min(offered, outcome.max_concurrency)
         if more <= limits.max_sequences:
             return outcome
         # engines want a token of every sequence to fit a step; those who find no room need no place in it
         wider = replace(limits, max_sequences=more, max_batched_tokens=max(limits.max_batched_tokens, more))
         raised = pricer.strategy(degrees, partition, wider, pool)
-        return raised if isinstance(raised, Strategy) and raised.room > outcome.room else outcome
+        return _roomier(outcome, raised)
 
     def _levelled(self, degrees: Parallelism, even: Strategy) -> tuple[int, ...]:
         """Layers cut so that the slowest stage of a decode step is as fast as can be (the head counts on the last)."""
@@ -286,6 +285,13 @@ HELD_UP = 0.95
 _OF_THE_CACHE = frozenset({"memory", REQUEST_RATE})
 _BY_STAGES = frozenset({"memory", "layers", "node-boundary", REQUEST_RATE})
 _SHORT_CHUNK = 2048
+
+
+def _roomier(one: Strategy | Infeasible, other: Strategy | Infeasible) -> Strategy | Infeasible:
+    """The one that runs more requests at once, the first of equals."""
+    if isinstance(other, Infeasible):
+        return one
+    return other if isinstance(one, Infeasible) or other.room > one.room else one
 
 
 def _short(limits: EngineLimits) -> int:

@@ -102,3 +102,26 @@ def test_a_launch_with_a_draft_model_is_priced_without_and_says_so(planner: Plan
     assert "draft_model, which is not planned" in run.words
     assert planner("import", "-t", "dgx-h100", "--", *launch, "[1").code == 2
     assert planner("import", "-t", "dgx-h100", "--acceptance-rate", "0.7", "--", *launch[:-1]).code == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ('{"method":"suffix","num_speculative_tokens":32}', "suffix, which is not planned"),
+        ('{"method":"ngram","num_speculative_tokens":1}', "guesses 1 token at a time"),
+        ("null", "stands"),
+    ],
+)
+def test_ways_to_guess_are_told_apart(planner: Planner, said: str, words: str) -> None:
+    launch = ("vllm", "serve", "meta-llama/Llama-3.1-8B-Instruct", "--speculative-config")
+    run = planner("import", "-t", "1xH100-SXM5-80GB", "--", *launch, said)
+    assert words in run.words
+    assert (
+        planner("import", "-t", "1xH100-SXM5-80GB", "--", *launch, '{"method":"ngram","num_speculative_tokens":"00165"}').code
+        == 2
+    )
+
+
+def test_a_cache_in_another_format_is_noted(planner: Planner) -> None:
+    launch = ("vllm", "serve", "meta-llama/Llama-3.1-8B-Instruct", "--kv-cache-dtype", "nvfp4")
+    assert "a KV cache in nvfp4 is not planned" in planner("import", "-t", "1xH100-SXM5-80GB", "--", *launch).words

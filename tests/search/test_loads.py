@@ -333,3 +333,29 @@ def test_sglang_keeps_less_back_for_smaller_steps(machine: str) -> None:
     assert plan.ranked.estimate.max_concurrency >= 8
     limits, memory = plan.ranked.plan.limits, api.load_gpu(machine[2:]).memory
     assert limits.memory_fraction == memory_fraction(memory, limits.max_batched_tokens, limits.max_sequences)
+
+
+@pytest.mark.parametrize("waiting", [128, 200, 1023, 1024, 5000])
+def test_small_steps_are_tried_however_many_wait(waiting: int) -> None:
+    model, machine = api.load_model("qwen2.5-72b"), api.load_topology("2xH100-SXM5-80GB")
+    (plan,) = api.estimate(model, machine, Workload(8000, 64, waiting), Parallelism(2)).plans
+    assert plan.ranked.estimate.max_concurrency >= 1
+
+
+def test_what_is_done_at_most_does_not_depend_on_what_is_asked() -> None:
+    model, machine = api.load_model("llama-3.1-8b"), api.load_topology("1xL4")
+    most = set()
+    for asked in (1, 8, 64, 1000):
+        (plan,) = api.estimate(model, machine, Workload(128, 2, asked), Parallelism(1)).plans
+        assert plan.maximum is not None
+        most.add(round(plan.maximum.output_tokens_per_second))
+    assert max(most) - min(most) <= 0.02 * max(most)
+
+
+def test_a_rate_is_never_refused_for_less_than_itself() -> None:
+    model, machine = api.load_model("llama-3.1-70b"), api.load_topology("2xH100-SXM5-80GB")
+    for rate in (0.32, 0.36):
+        refused = api.estimate(
+            model, machine, replace(at_rate(rate), input_tokens=8192, output_tokens=64), Parallelism(2)
+        ).infeasible
+        assert all(one.have <= one.need for one in refused)
