@@ -51,7 +51,6 @@ def prepare(
     from planner.cost.pricer import Pricer
     from planner.documents.calibration import load_calibration
     from planner.engines import find_engine
-    from planner.models import NOT_COUNTED
     from planner.search.rank import Search
 
     chosen = find_engine(engine)
@@ -60,10 +59,7 @@ def prepare(
     model = _in_half(model, specs.values())
     traits = chosen.traits.at(release).given(memory) if memory else chosen.traits.at(release)
     pricer = Pricer(equipped, specs, model, workload, traits, constants or load_calibration())
-    warnings = _warnings(topology, specs, model)
-    if workload.speculation is not None and workload.speculation.method == "mtp":
-        warnings = tuple(one for one in warnings if not one.endswith(NOT_COUNTED))
-    return chosen, Search(pricer, objective), equipped, warnings
+    return chosen, Search(pricer, objective), equipped, _warnings(topology, specs, model)
 
 
 def equip_with_rates(topology: Topology) -> tuple[Topology, dict[str, GpuSpec]]:

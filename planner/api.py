@@ -188,7 +188,8 @@ def import_launch(
     """A launch that somebody has, as a plan on a machine, priced and judged: see :mod:`planner.importing`.
 
     ``references`` are files, or the words of one command; ``model`` says where the facts of its model are, ``reference`` how the
-    topology is called, ``acceptance`` how many of the tokens that it guesses are right. Raises ``BadInput`` for what cannot be read and for a launch that does not go onto the machine.
+    topology is called, ``acceptance`` how many of the tokens that it guesses are right. Raises ``BadInput`` for what cannot be read
+    and for a launch that does not go onto the machine.
     """
     from planner.importing import ImportedPlan, kept, plan_from, read_launch, wires_crossed
     from planner.search.judgement import judge

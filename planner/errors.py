@@ -90,3 +90,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") 
     near = nearest(name, known)
     suggestion = f"the nearest known: {', '.join(near)}" if near else ""
     return BadInput(f"unknown {kind} {name!r}", hint="; ".join(part for part in (suggestion, hint) if part))
+
+
+def named_once(what: str, name: str, problem: str) -> str:
+    """A problem with the name of what it is of before it, unless it says that itself.
+
+    >>> named_once("topology", "box", "no file"), named_once("model", "x", "unknown model 'x'")
+    ("topology 'box': no file", "unknown model 'x'")
+    """
+    return problem if repr(name) in problem else f"{what} {name!r}: {problem}"

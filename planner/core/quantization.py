@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 CacheDtype = Literal["auto", "fp8"]
 """What engines keep keys and values in: 16 bits or what the checkpoint asks for, or 8 bits."""
-CACHE_DTYPES: tuple[str, ...] = get_args(CacheDtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,6 @@ from planner.models.family import Family
 from planner.models.generic import GENERIC, is_standard, writes_text
 from planner.models.quantization import FIELD
 
-NOT_COUNTED = "not counted: engines load them to speculate"
-"""How the note of prediction layers ends, which are counted where they are speculated with."""
-
 
 @cache
 def families() -> dict[str, Family]:
@@ -80,7 +77,7 @@ def read_config(
         raise text.refuse("num_hidden_layers", "none of the layers has attention: not a decoder that this release plans")
     if model.prediction_layers:
         drafted = f"{len(model.prediction_layers)} multi-token-prediction layer{'s' * (len(model.prediction_layers) > 1)}"
-        text.notes.append(f"{drafted} ({model.prediction_parameters / 1e9:.1f}B parameters) {NOT_COUNTED}")
+        text.notes.append(f"{drafted} ({model.prediction_parameters / 1e9:.1f}B parameters): counted where they guess (mtp)")
     if model.kv_element_bytes < HALF_PRECISION:
         text.notes.append(f"the checkpoint asks for a KV cache of {8 * model.kv_element_bytes:g} bits a number: planned with it")
     return replace(model, notes=tuple(dict.fromkeys(text.notes)))

@@ -48,17 +48,17 @@ def remedy(pricer: Pricer, fewest: int) -> Remedy:
     formats = []
     plain = [one for one in FORMATS.values() if one.block is None and one.like is None]
     for one in sorted((one for one in plain if one.bytes_per_weight < current), key=order):
-        model = pricer.model.stored_as(one)
-        fits = (_first_fit(pricer, model, count) for count in range(1, len(pricer.topology.gpus) + 1))
-        found = next((degrees for degrees in fits if degrees is not None), None)
+        found = _on_these(pricer, pricer.model.stored_as(one))
         if found is not None:
             formats.append((one.name, found))
-    narrow = None
-    if pricer.model.cache_dtype == "auto":
-        model = pricer.model.cached_in("fp8")
-        fits = (_first_fit(pricer, model, count) for count in range(1, len(pricer.topology.gpus) + 1))
-        narrow = next((degrees for degrees in fits if degrees is not None), None)
-    return Remedy(gpus, gpus_parallelism, tuple(formats), narrow)
+    eight = pricer.model.cached_in("fp8")
+    return Remedy(gpus, gpus_parallelism, tuple(formats), None if eight == pricer.model else _on_these(pricer, eight))
+
+
+def _on_these(pricer: Pricer, model: ModelSpec) -> Parallelism | None:
+    """Degrees that fit a model on the fewest of the GPUs there are."""
+    fits = (_first_fit(pricer, model, count) for count in range(1, len(pricer.topology.gpus) + 1))
+    return next((degrees for degrees in fits if degrees is not None), None)
 
 
 def most_tokens(pricer: Pricer, asked: Iterable[Parallelism]) -> tuple[int, Parallelism] | None:

@@ -19,6 +19,8 @@ REQUEST_RATE = "request-rate"
 SHORT_ANSWER = 16
 """Of fewer tokens, and with as many in flight as fit fewer may be answered than with fewer: their prompts wait for each other."""
 
+_STEPS = 1000
+
 BOTH = "TTFT and TPOT together"
 """What is missed where enough requests meet either target, and too few both."""
 
@@ -127,7 +129,8 @@ def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
         full = max((full, *fewer), key=lambda one: one.serving.requests_per_second)
     most = full.serving.requests_per_second
     if most < rate:
-        return _overrun(plan, rate, most, f"with {full.serving.in_flight:.0f} in flight")
+        number = full.serving.in_flight
+        return _overrun(plan, rate, _kept_up(pricer.at(math.ceil(number)), plan, most), f"with {number:.0f} in flight")
 
     def answered(each: int) -> float:
         estimate = _priced(pricer.at(each * data, "concurrency"), plan)
@@ -139,12 +142,21 @@ def _at_rate(pricer: Pricer, plan: Plan) -> Pricer | Infeasible:
         return estimate
     if math.isinf(estimate.ttft):
         by_prompts = data / _service(found, plan)
-        if by_prompts > rate:  # the queue is finite, the places are not enough
-            room, gone = estimate.max_concurrency, data * estimate.max_concurrency / rate
-            message = f"room for {room:,} at once, who would have to be gone in {gone:.3g} s each at {rate:g} requests a second"
-            return Infeasible(plan.parallelism, REQUEST_RATE, have=min(most, rate), need=rate, unit="requests/s", message=message)
+        if by_prompts > rate:  # those who wait do so for a place
+            return _overrun(plan, rate, _kept_up(found, plan, rate), f"with room for {estimate.max_concurrency:,} on a replica")
         return _overrun(plan, rate, by_prompts, "which is what its prompts take")
     return found
+
+
+def _kept_up(pricer: Pricer, plan: Plan, limit: float) -> float:
+    """The highest rate up to ``limit`` at which nobody waits for ever, to a thousandth of that."""
+    low, high, rate = 0.0, limit, limit * (1 - 1 / _STEPS)
+    while high - low > limit / _STEPS:
+        estimate = _priced(pricer.under(replace(pricer.workload, request_rate=rate)), plan)
+        finite = not isinstance(estimate, Infeasible) and math.isfinite(estimate.ttft)
+        low, high = (rate, high) if finite else (low, rate)
+        rate = (low + high) / 2
+    return high if high == limit else low
 
 
 def _service(pricer: Pricer, plan: Plan) -> float:

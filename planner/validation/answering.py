@@ -11,7 +11,7 @@ from planner.core.plan import Infeasible, Parallelism
 from planner.core.topology import Topology
 from planner.core.workload import Workload
 from planner.documents.tables import TableRow
-from planner.errors import BadInput
+from planner.errors import BadInput, named_once
 from planner.machines import load_topology
 from planner.search.rank import Ranked
 
@@ -89,7 +89,7 @@ class Library:
             # such checkpoints come with scales for a cache in 8 bits, and engines use them
             return replace(chosen, kv_element_bytes=1) if wanted in _CACHED_IN_8_BITS else chosen
         except BadInput as error:
-            return error.problem if repr(name) in error.problem else f"model {name!r}: {error.problem}"
+            return named_once("model", name, error.problem)
 
     def _known_as(self, name: str, wanted: str | None) -> str:
         """What a model is loaded by: a checkpoint that is not known of itself is its model in the format at the end of its name,
@@ -133,8 +133,7 @@ class Library:
             try:
                 self._machines[reference] = load_topology(reference)
             except BadInput as error:
-                named = repr(reference) in error.problem
-                self._machines[reference] = error.problem if named else f"topology {reference!r}: {error.problem}"
+                self._machines[reference] = named_once("topology", reference, error.problem)
         return self._machines[reference]
 
 

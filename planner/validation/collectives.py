@@ -16,7 +16,7 @@ from planner.documents.hardware import load_link_rates
 from planner.documents.measurements import MeasuredCollective, collectives_of
 from planner.documents.tables import Table, TableRow
 from planner.engines.implementations import find_implementations, written_implementation
-from planner.errors import BadInput, folded, unknown_name
+from planner.errors import BadInput, folded, named_once, unknown_name
 from planner.graph.equip import equip
 from planner.machines import STDIN, load_gpu, load_topology
 from planner.units import Bytes
@@ -130,8 +130,7 @@ class CollectiveRows:
             try:
                 self._machines[reference] = wires_of(load_topology(reference))
             except BadInput as error:
-                named = repr(reference) in error.problem
-                self._machines[reference] = error.problem if named else f"topology {reference!r}: {error.problem}"
+                self._machines[reference] = named_once("topology", reference, error.problem)
         return self._machines[reference]
 
     def _implementation(self, text: str) -> tuple[Implementation, bool] | str:

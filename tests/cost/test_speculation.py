@@ -107,12 +107,15 @@ def test_engines_and_models_that_cannot() -> None:
     assert isinstance(api.priced(DENSE, DGX, workload, Parallelism(4, 2), "vllm"), Ranked)
 
 
-def test_layers_that_are_speculated_with_are_not_said_to_be_left_out() -> None:
+def test_layers_that_guess_are_counted_where_they_do() -> None:
     model, machine = api.load_model("deepseek-v3"), api.load_topology("dgx-h200")
-    guessing = Workload(speculation=Speculation("mtp", 1, 0.8))
-    for workload, said in ((Workload(), True), (Workload(speculation=Speculation("ngram", 1, 0.5)), True), (guessing, False)):
-        answer = api.estimate(model, machine, workload, Parallelism(8))
-        assert any("not counted" in warning for warning in answer.warnings) == said
+    answers = [
+        api.estimate(model, machine, Workload(speculation=guess), Parallelism(8)) for guess in (None, Speculation("mtp", 1, 0.8))
+    ]
+    for answer in answers:
+        assert any("counted where they guess (mtp)" in warning for warning in answer.warnings)
+    without, guessing = (answer.plans[0].ranked.estimate.memory[0].weights for answer in answers)
+    assert guessing > without
 
 
 def test_a_whole_model_is_no_layer_that_guesses() -> None:

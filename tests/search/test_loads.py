@@ -352,10 +352,21 @@ def test_what_is_done_at_most_does_not_depend_on_what_is_asked() -> None:
     assert max(most) - min(most) <= 0.02 * max(most)
 
 
-def test_a_rate_is_never_refused_for_less_than_itself() -> None:
-    model, machine = api.load_model("llama-3.1-70b"), api.load_topology("2xH100-SXM5-80GB")
-    for rate in (0.32, 0.36):
-        refused = api.estimate(
-            model, machine, replace(at_rate(rate), input_tokens=8192, output_tokens=64), Parallelism(2)
-        ).infeasible
-        assert all(one.have <= one.need for one in refused)
+@pytest.mark.parametrize(
+    ("model", "machine", "degrees"),
+    [("llama-3.1-8b", "1xL4", Parallelism(1)), ("llama-3.1-70b", "2xH100-SXM5-80GB", Parallelism(2))],
+)
+def test_a_rate_is_refused_for_what_is_kept_up_with(model: str, machine: str, degrees: Parallelism) -> None:
+    """Long prompts, few places: queues for a place grow before prompts take all of the time."""
+    spec, topology = api.load_model(model), api.load_topology(machine)
+    seen = {True: 0, False: 0}
+    for rate in (0.1, 0.3, 0.4, 0.45, 0.49, 0.51, 0.6, 2.0):
+        asked = replace(at_rate(rate), input_tokens=8192, output_tokens=64)
+        answer = api.estimate(spec, topology, asked, degrees)
+        seen[bool(answer.plans)] += 1
+        for one in answer.infeasible:
+            assert 0 < one.have < one.need == rate
+            lower = replace(asked, request_rate=0.9 * one.have)
+            assert api.estimate(spec, topology, lower, degrees).plans
+    assert seen[True]
+    assert seen[False]
